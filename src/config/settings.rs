@@ -1,0 +1,354 @@
+//! The table of every environment variable: name, default, accepted values, meaning, section.
+//!
+//! It is the single source for reading ([`super::Reader`] takes names, defaults and ranges from here),
+//! for `.env.example` and for the table in the documentation ([`super::render`]). Names and defaults follow
+//! the user guide §4 ("Configuration"); names of our own are additive.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use super::parse::{
+    BaseUrl, Choice, Flag, Kind, Networks, Number, Origins, Parsed, Presence, Seconds, Secret, Secrets,
+};
+
+/// One environment variable whose values are of the kind `K`.
+pub struct Setting<K> {
+    pub name: &'static str,
+    /// The text that stands for an unset variable; empty where being unset is a state of its own.
+    pub default: &'static str,
+    pub kind: K,
+    pub about: &'static str,
+}
+
+/// A [`Setting`] without its type, as the documentation shows it.
+pub struct Row {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub accepts: String,
+    pub about: &'static str,
+}
+
+/// The rows of one heading.
+pub struct Section {
+    pub title: &'static str,
+    pub rows: Vec<Row>,
+}
+
+impl<K: Kind> Setting<K> {
+    fn row(&self) -> Row {
+        Row { name: self.name, default: self.default, accepts: self.kind.accepts(), about: self.about }
+    }
+}
+
+/// What `ENGRAMIA_STORAGE` can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageKind {
+    Embedded,
+    Postgres,
+}
+
+/// What `ENGRAMIA_LLM_PROVIDER` can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    OpenAi,
+    Anthropic,
+    None,
+}
+
+/// What `ENGRAMIA_AUTH_MODE` can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthStrategy {
+    Auto,
+    Env,
+    Db,
+    Dev,
+    Oidc,
+}
+
+const REQUESTS_PER_MINUTE: Number<NonZeroU32> = Number::whole(NonZeroU32::MIN, non_zero(1_000_000_000));
+
+const fn non_zero(number: u32) -> NonZeroU32 {
+    match NonZeroU32::new(number) {
+        Some(number) => number,
+        None => NonZeroU32::MIN,
+    }
+}
+
+/// Declares one constant per variable and lists them all in [`sections`], so that no variable can be read
+/// without being documented.
+macro_rules! settings {
+    ($($section:literal { $($id:ident: $kind:ty = $name:literal, $default:literal, $value:expr, $about:literal;)* })*) => {
+        $($(
+            #[doc = $about]
+            pub const $id: Setting<$kind> =
+                Setting { name: $name, default: $default, kind: $value, about: $about };
+        )*)*
+
+        /// Every setting, in the order of the documentation.
+        pub fn sections() -> Vec<Section> {
+            vec![$(Section { title: $section, rows: vec![$($id.row()),*] }),*]
+        }
+
+        const NAMES: &[&str] = &[$($($name),*),*];
+    };
+}
+
+settings! {
+    "Server" {
+        HOST: Parsed<IpAddr> = "ENGRAMIA_HOST", "127.0.0.1",
+            Parsed::new("an IP address"), "Address to listen on; `0.0.0.0` for every IPv4 interface.";
+        PORT: Number<u16> = "ENGRAMIA_PORT", "8000",
+            Number::whole(0, u16::MAX), "Port to listen on; 0 takes any free port.";
+        MAX_BODY_SIZE: Number<usize> = "ENGRAMIA_MAX_BODY_SIZE", "1048576",
+            Number::whole(1024, 1 << 30), "Largest request body, in bytes.";
+        CORS_ORIGINS: Origins = "ENGRAMIA_CORS_ORIGINS", "",
+            Origins, "Origins whose web pages may call the API. CORS is off when unset.";
+        TRUSTED_PROXIES: Networks = "ENGRAMIA_TRUSTED_PROXIES", "",
+            Networks, "Proxies whose forwarding headers name the client. None is trusted when unset.";
+        MAINTENANCE: Flag = "ENGRAMIA_MAINTENANCE", "false",
+            Flag, "Maintenance mode: 503 on every endpoint except health.";
+        DOCS: Flag = "ENGRAMIA_DOCS", "true",
+            Flag, "Serve the API documentation and the OpenAPI document.";
+        REQUEST_TIMEOUT: Seconds = "ENGRAMIA_REQUEST_TIMEOUT", "120",
+            Seconds::between(1.0, 86_400.0), "Time a request may take before it is answered with an error.";
+        SHUTDOWN_GRACE: Seconds = "ENGRAMIA_SHUTDOWN_GRACE", "20",
+            Seconds::between(0.0, 86_400.0), "Time running requests are given to finish when the server stops.";
+    }
+    "Storage" {
+        STORAGE: Choice<StorageKind> = "ENGRAMIA_STORAGE", "json",
+            Choice(&[
+                ("json", StorageKind::Embedded),
+                ("embedded", StorageKind::Embedded),
+                ("sqlite", StorageKind::Embedded),
+                ("postgres", StorageKind::Postgres),
+            ]),
+            "Storage backend. `json` (synonyms `embedded`, `sqlite`) is the embedded store; `postgres` is the \
+             default where ENGRAMIA_DATABASE_URL is set, and is not supported by this version yet.";
+        DATA_PATH: Parsed<PathBuf> = "ENGRAMIA_DATA_PATH", "./engramia_data",
+            Parsed::new("a path"), "Directory of the embedded store.";
+        DATABASE_URL: Secret = "ENGRAMIA_DATABASE_URL", "",
+            Secret, "PostgreSQL connection string. Required when ENGRAMIA_STORAGE=postgres.";
+    }
+    "Models" {
+        LLM_PROVIDER: Choice<Provider> = "ENGRAMIA_LLM_PROVIDER", "openai",
+            Choice(&[
+                ("openai", Provider::OpenAi),
+                ("anthropic", Provider::Anthropic),
+                ("none", Provider::None),
+            ]),
+            "LLM backend. Without one, or without its key, evaluate, compose and evolve answer 501.";
+        LLM_MODEL: Parsed<String> = "ENGRAMIA_LLM_MODEL", "gpt-4.1",
+            Parsed::new("a model name"), "Model of the LLM provider; `claude-sonnet-4-5` where unset and the provider is anthropic.";
+        LLM_TIMEOUT: Seconds = "ENGRAMIA_LLM_TIMEOUT", "30.0",
+            Seconds::between(0.1, 3600.0), "Time one LLM call may take.";
+        EMBEDDING_MODEL: Parsed<String> = "ENGRAMIA_EMBEDDING_MODEL", "text-embedding-3-small",
+            Parsed::new("none, all-MiniLM-L6-v2 or an OpenAI model name"),
+            "Embedding model. `none` switches embeddings off, `all-MiniLM-L6-v2` is built in; any other is asked \
+             of OpenAI and needs OPENAI_API_KEY. Without that key the built-in model is used.";
+        LOCAL_EMBEDDINGS: Presence = "ENGRAMIA_LOCAL_EMBEDDINGS", "",
+            Presence, "Use the built-in embedding model, whatever keys are set.";
+        EMBEDDING_CACHE: Number<usize> = "ENGRAMIA_EMBEDDING_CACHE", "8192",
+            Number::whole(0, 10_000_000), "Embeddings of recent texts kept in memory; 0 keeps none.";
+        OPENAI_API_KEY: Secret = "OPENAI_API_KEY", "",
+            Secret, "Required when using OpenAI LLM or embeddings.";
+        OPENAI_BASE_URL: BaseUrl = "OPENAI_BASE_URL", "https://api.openai.com/v1",
+            BaseUrl, "OpenAI or a compatible service.";
+        ANTHROPIC_API_KEY: Secret = "ANTHROPIC_API_KEY", "",
+            Secret, "Required when ENGRAMIA_LLM_PROVIDER=anthropic.";
+        ANTHROPIC_BASE_URL: BaseUrl = "ANTHROPIC_BASE_URL", "https://api.anthropic.com",
+            BaseUrl, "Anthropic or a compatible service.";
+    }
+    "Authentication" {
+        AUTH_MODE: Choice<AuthStrategy> = "ENGRAMIA_AUTH_MODE", "auto",
+            Choice(&[
+                ("auto", AuthStrategy::Auto),
+                ("env", AuthStrategy::Env),
+                ("db", AuthStrategy::Db),
+                ("dev", AuthStrategy::Dev),
+                ("oidc", AuthStrategy::Oidc),
+            ]),
+            "Auth strategy. `auto`: static keys if ENGRAMIA_API_KEYS is set and ENGRAMIA_DATABASE_URL is not, \
+             else keys in the store. `oidc` is not supported by this version yet.";
+        API_KEYS: Secrets = "ENGRAMIA_API_KEYS", "",
+            Secrets, "Static API keys for env auth mode.";
+        ENV_AUTH_ROLE: Parsed<String> = "ENGRAMIA_ENV_AUTH_ROLE", "owner",
+            Parsed::new("owner, admin, editor or reader"), "Role of requests with a static API key.";
+        ALLOW_NO_AUTH: Flag = "ENGRAMIA_ALLOW_NO_AUTH", "false",
+            Flag, "Allow unauthenticated access where no key is configured. Never in production.";
+        ENVIRONMENT: Parsed<String> = "ENGRAMIA_ENVIRONMENT", "",
+            Parsed::new("a label"),
+            "Deployment environment. Unauthenticated access is refused in production, prod and staging; beyond \
+             loopback it needs local or development.";
+        ENV: Parsed<String> = "ENGRAMIA_ENV", "",
+            Parsed::new("a label"), "Older environment label; production and prod refuse unauthenticated access.";
+    }
+    "Limits" {
+        RATE_LIMIT_DEFAULT: Number<NonZeroU32> = "ENGRAMIA_RATE_LIMIT_DEFAULT", "60",
+            REQUESTS_PER_MINUTE, "Requests per minute and IP address to standard endpoints.";
+        RATE_LIMIT_EXPENSIVE: Number<NonZeroU32> = "ENGRAMIA_RATE_LIMIT_EXPENSIVE", "10",
+            REQUESTS_PER_MINUTE, "Requests per minute and IP address to LLM endpoints.";
+        RATE_LIMIT_PER_KEY: Number<NonZeroU32> = "ENGRAMIA_RATE_LIMIT_PER_KEY", "120",
+            REQUESTS_PER_MINUTE, "Requests per minute and API key, all paths together.";
+    }
+    "Memory" {
+        REDACTION: Flag = "ENGRAMIA_REDACTION", "true",
+            Flag, "Remove personal data and secrets before anything is stored. Only disable in dev.";
+        TIER_DUPLICATE: Number<f64> = "ENGRAMIA_TIER_DUPLICATE", "0.92",
+            Number::real(0.0, 1.0), "Similarity from which a match is of the tier `duplicate`.";
+        TIER_ADAPT: Number<f64> = "ENGRAMIA_TIER_ADAPT", "0.70",
+            Number::real(0.0, 1.0), "Similarity from which a match is of the tier `adapt`; below ENGRAMIA_TIER_DUPLICATE.";
+        SUCCESS_THRESHOLD: Number<f64> = "ENGRAMIA_SUCCESS_THRESHOLD", "5.0",
+            Number::real(0.0, 10.0), "Score from which a run counts as a success.";
+        COMPUTE_THREADS: Number<usize> = "ENGRAMIA_COMPUTE_THREADS", "",
+            Number::whole(1, MAX_COMPUTE_THREADS), "Threads for embedding and search; as many as the machine has cores when unset.";
+        COMPUTE_QUEUE: Number<usize> = "ENGRAMIA_COMPUTE_QUEUE", "1024",
+            Number::whole(1, 1_000_000), "Tasks that may wait for a compute thread; beyond it the answer is 503.";
+    }
+    "Observability" {
+        JSON_LOGS: Flag = "ENGRAMIA_JSON_LOGS", "false",
+            Flag, "Structured JSON log output.";
+        LOG: Parsed<String> = "ENGRAMIA_LOG", "info",
+            Parsed::new("a level or a filter such as info,engramia=debug"), "What is logged.";
+        RUST_LOG: Parsed<String> = "RUST_LOG", "",
+            Parsed::new("as ENGRAMIA_LOG"), "Read where ENGRAMIA_LOG is unset.";
+        METRICS: Flag = "ENGRAMIA_METRICS", "false",
+            Flag, "Prometheus metrics at /metrics.";
+        METRICS_TOKEN: Secret = "ENGRAMIA_METRICS_TOKEN", "",
+            Secret, "Bearer token for /metrics.";
+    }
+    "Build" {
+        GIT_COMMIT: Parsed<String> = "GIT_COMMIT", "unknown",
+            Parsed::new("a text"), "Commit shown by /v1/version; set by the image.";
+        BUILD_TIME: Parsed<String> = "BUILD_TIME", "unknown",
+            Parsed::new("a text"), "Build time shown by /v1/version; set by the image.";
+    }
+    "Command line" {
+        API_URL: BaseUrl = "ENGRAMIA_API_URL", "http://127.0.0.1:8000",
+            BaseUrl, "Server the client commands talk to. The server itself does not read it.";
+        API_KEY: Secret = "ENGRAMIA_API_KEY", "",
+            Secret, "API key of the client commands. The server itself does not read it.";
+    }
+}
+
+/// Upper bound of `ENGRAMIA_COMPUTE_THREADS`, also for the number of cores that stands in for it.
+pub const MAX_COMPUTE_THREADS: usize = 1024;
+
+/// Names whose feature this version does not have yet; `*` at the end stands for any rest.
+pub const RESERVED: &[&str] = &[
+    "ENGRAMIA_BASE_URL",
+    "ENGRAMIA_BOOTSTRAP_TOKEN",
+    "ENGRAMIA_BYOK_ENABLED",
+    "ENGRAMIA_CREDENTIALS_BACKEND",
+    "ENGRAMIA_DASHBOARD_URL",
+    "ENGRAMIA_DB_POOL_SIZE",
+    "ENGRAMIA_DSR_SLA_DAYS",
+    "ENGRAMIA_ENFORCE_QUOTAS",
+    "ENGRAMIA_GOOGLE_CLIENT_ID",
+    "ENGRAMIA_JOB_MAX_CONCURRENT",
+    "ENGRAMIA_JOB_POLL_INTERVAL",
+    "ENGRAMIA_JWT_*",
+    "ENGRAMIA_LLM_CONCURRENCY",
+    "ENGRAMIA_MAX_LLM_RESPONSE",
+    "ENGRAMIA_MCP_HOSTED_ENABLED",
+    "ENGRAMIA_OIDC_*",
+    "ENGRAMIA_OTEL_ENDPOINT",
+    "ENGRAMIA_OTEL_SERVICE_NAME",
+    "ENGRAMIA_PROJECT_QUOTA_PCT",
+    "ENGRAMIA_REDIS_URL",
+    "ENGRAMIA_REGISTRATION_ENABLED",
+    "ENGRAMIA_SKIP_AUTO_APP",
+    "ENGRAMIA_TELEMETRY",
+    "ENAGRAM_*",
+    "OTEL_EXPORTER_OTLP_INSECURE",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "STRIPE_*",
+];
+
+const PREFIX: &str = "ENGRAMIA_";
+
+/// Least similarity, in [0, 1], from which a known name is offered for an unknown one.
+const CLOSE: f64 = 0.6;
+
+/// Whether a variable of this name is meant for this program.
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX) || NAMES.contains(&name)
+}
+
+/// The warning due when a variable of this name is set, if any: it is reserved, or it looks like ours and
+/// is not known.
+pub fn advice(name: &str) -> Option<String> {
+    if NAMES.contains(&name) {
+        return None;
+    }
+    if RESERVED.iter().any(|pattern| matches(pattern, name)) {
+        return Some(format!("{name} is known, but has no effect in this version"));
+    }
+    let rest = name.strip_prefix(PREFIX)?;
+    Some(match nearest(rest) {
+        Some(known) => {
+            format!("{name} is not a known setting and is ignored; did you mean {known}?")
+        }
+        None => format!("{name} is not a known setting and is ignored"),
+    })
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
+
+/// The known name closest to `PREFIX` + `rest`, compared without the prefix, which all of them share.
+fn nearest(rest: &str) -> Option<&'static str> {
+    NAMES
+        .iter()
+        .chain(RESERVED.iter().filter(|name| !name.ends_with('*')))
+        .filter_map(|name| {
+            let closeness = strsim::normalized_damerau_levenshtein(name.strip_prefix(PREFIX)?, rest);
+            (closeness >= CLOSE).then_some((*name, closeness))
+        })
+        .max_by(|left, right| left.1.total_cmp(&right.1))
+        .map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_not_reserved() {
+        let unique: BTreeSet<_> = NAMES.iter().collect();
+        assert_eq!(unique.len(), NAMES.len());
+        for name in NAMES {
+            assert!(!RESERVED.iter().any(|pattern| matches(pattern, name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn advice_tells_reserved_misspelt_and_strange_names_apart() {
+        assert_eq!(advice("ENGRAMIA_PORT"), None);
+        assert_eq!(advice("PATH"), None);
+        assert_eq!(
+            advice("STRIPE_SECRET_KEY").as_deref(),
+            Some("STRIPE_SECRET_KEY is known, but has no effect in this version"),
+        );
+        assert_eq!(
+            advice("ENGRAMIA_CORS_ORIGIN").as_deref(),
+            Some("ENGRAMIA_CORS_ORIGIN is not a known setting and is ignored; did you mean ENGRAMIA_CORS_ORIGINS?"),
+        );
+        assert_eq!(
+            advice("ENGRAMIA_TELEMETRIE").as_deref(),
+            Some("ENGRAMIA_TELEMETRIE is not a known setting and is ignored; did you mean ENGRAMIA_TELEMETRY?"),
+        );
+        assert_eq!(advice("ENGRAMIA_QQQQ").as_deref(), Some("ENGRAMIA_QQQQ is not a known setting and is ignored"),);
+    }
+
+    #[test]
+    fn names_of_the_command_line_are_known() {
+        assert_eq!(advice("ENGRAMIA_API_URL"), None);
+        assert_eq!(advice("ENGRAMIA_API_KEY"), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! Who asks, for which memory, and what they may do (`spec/engramia/00` §1 and §4).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::words;
+
+/// The pair of tenant and project that every row belongs to.
+///
+/// Built only from a verified principal or from a stored row, so that no request can name a scope of its own.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct Scope {
+    tenant: Arc<str>,
+    project: Arc<str>,
+}
+
+impl Scope {
+    /// The tenant and the project of an installation that names none.
+    pub const DEFAULT_NAME: &'static str = "default";
+
+    /// A scope whose parts come from a verified principal or a stored row.
+    pub fn verified(tenant: &str, project: &str) -> Self {
+        Self { tenant: tenant.into(), project: project.into() }
+    }
+
+    /// Tenant id.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// Project id, unique inside its tenant.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// Whether a project id from outside is acceptable: 1 to 100 of `A-Z a-z 0-9 _ . -`, and not only dots.
+    pub fn is_project_name(name: &str) -> bool {
+        (1..=100).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+            && name.bytes().any(|b| b != b'.')
+    }
+}
+
+impl Default for Scope {
+    /// `default` / `default`: the scope of static keys and of open mode.
+    fn default() -> Self {
+        Self::verified(Self::DEFAULT_NAME, Self::DEFAULT_NAME)
+    }
+}
+
+words! {
+    /// Strictly growing sets of permissions.
+    Role { Reader = "reader", Editor = "editor", Admin = "admin", Owner = "owner" }
+}
+
+words! {
+    /// What an operation needs; the names appear in the refusal's text.
+    Permission {
+        Health = "health",
+        Metrics = "metrics",
+        Recall = "recall",
+        FeedbackRead = "feedback:read",
+        SkillsSearch = "skills:search",
+        Learn = "learn",
+        SkillsRegister = "skills:register",
+        Aging = "aging",
+        FeedbackDecay = "feedback:decay",
+        PatternsDeleteOwn = "patterns:delete_own",
+        PatternsDelete = "patterns:delete",
+        Import = "import",
+        Export = "export",
+    }
+}
+
+impl Permission {
+    /// The lowest role that holds this permission.
+    fn least_role(self) -> Role {
+        match self {
+            Self::Health | Self::Metrics | Self::Recall | Self::FeedbackRead | Self::SkillsSearch => Role::Reader,
+            Self::Learn | Self::SkillsRegister | Self::Aging | Self::FeedbackDecay | Self::PatternsDeleteOwn => {
+                Role::Editor
+            }
+            Self::PatternsDelete | Self::Import | Self::Export => Role::Admin,
+        }
+    }
+}
+
+impl Role {
+    /// Whether this role holds `permission`.
+    pub fn allows(self, permission: Permission) -> bool {
+        self >= permission.least_role()
+    }
+}
+
+/// The verified origin of a request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Where its data lives.
+    pub scope: Scope,
+    /// What it may do.
+    pub role: Role,
+    /// Id of the key it came with; `None` in open mode.
+    pub key_id: Option<Arc<str>>,
+    /// Address it came from, after trusted proxies.
+    pub address: Option<IpAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_strict_supersets() {
+        assert!(Role::Reader < Role::Editor && Role::Editor < Role::Admin && Role::Admin < Role::Owner);
+        assert!(Role::Reader.allows(Permission::Recall) && !Role::Reader.allows(Permission::Learn));
+        assert!(Role::Editor.allows(Permission::PatternsDeleteOwn) && !Role::Editor.allows(Permission::Export));
+        assert!(Role::Admin.allows(Permission::Import) && Role::Owner.allows(Permission::PatternsDelete));
+    }
+
+    #[test]
+    fn project_names_are_bounded() {
+        for good in ["default", "team-1", "a.b_c", &"x".repeat(100)] {
+            assert!(Scope::is_project_name(good), "{good}");
+        }
+        for bad in ["", "..", "a/b", "ž", "a b", &"x".repeat(101)] {
+            assert!(!Scope::is_project_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Reading input members: coercion, limits, and every mistake reported at once (`spec/engramia/00` §5.3).
+//!
+//! Getters take a member out and give a value; a member that is wrong is noted, and the getter gives a stand-in.
+//! [`Fields::finish`] then refuses the whole input, so that no stand-in is ever used.
+
+use std::str::FromStr;
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::record::Flaw;
+use crate::domain::{UnknownWord, alternatives};
+
+/// One mistake in the input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    kind: &'static str,
+    location: Vec<Value>,
+    message: String,
+    context: Option<Value>,
+}
+
+impl Finding {
+    /// A mistake at a place.
+    pub fn new(kind: &'static str, location: Vec<Value>, message: impl Into<String>) -> Self {
+        Self { kind, location, message: message.into(), context: None }
+    }
+
+    /// A flaw of the record at a position of an import.
+    pub fn of_record(at: usize, flaw: Flaw) -> Self {
+        let mut location = vec![json!("body"), json!("records"), json!(at), json!("data")];
+        location.extend(flaw.path.into_iter().map(Value::from));
+        Self::new(flaw.kind, location, flaw.message)
+    }
+
+    /// The item of the `detail` array. Input is not echoed: it may be large or secret.
+    pub fn to_json(&self) -> Value {
+        let mut item = json!({ "type": self.kind, "loc": self.location, "msg": self.message });
+        if let Some(context) = &self.context {
+            item["ctx"] = context.clone();
+        }
+        item
+    }
+}
+
+/// Something that reads itself from named members.
+pub trait FromFields: Sized {
+    /// Takes its members; mistakes are noted in `fields`.
+    fn read(fields: &mut Fields) -> Self;
+}
+
+/// The members of one object of the input.
+pub struct Fields {
+    location: Vec<Value>,
+    members: Map<String, Value>,
+    findings: Vec<Finding>,
+}
+
+/// Limits of a text, in characters.
+#[derive(Debug, Clone, Copy)]
+pub struct Text {
+    most: usize,
+    blank: bool,
+}
+
+impl Text {
+    /// At most so many characters.
+    pub const fn up_to(most: usize) -> Self {
+        Self { most, blank: true }
+    }
+
+    /// And something beside white space.
+    pub const fn not_blank(self) -> Self {
+        Self { blank: false, ..self }
+    }
+}
+
+impl Fields {
+    /// Members of `body` or `query`.
+    pub fn new(root: &'static str, members: Map<String, Value>) -> Self {
+        Self { location: vec![json!(root)], members, findings: Vec::new() }
+    }
+
+    /// Refuses if anything was wrong.
+    pub fn finish<T>(self, value: T) -> Result<T, Vec<Finding>> {
+        if self.findings.is_empty() { Ok(value) } else { Err(self.findings) }
+    }
+
+    /// A text that must be there.
+    pub fn required_text(&mut self, name: &'static str, limits: Text) -> String {
+        match self.members.remove(name) {
+            None => self.missing(name),
+            Some(value) => self.as_text(&[json!(name)], value, limits).unwrap_or_default(),
+        }
+    }
+
+    /// A text that may be absent or null.
+    pub fn text(&mut self, name: &'static str, limits: Text) -> Option<String> {
+        let value = self.present(name)?;
+        self.as_text(&[json!(name)], value, limits)
+    }
+
+    /// A number that must be there, inside the bounds.
+    pub fn required_number(&mut self, name: &'static str, least: f64, most: f64) -> f64 {
+        match self.members.remove(name) {
+            None => self.missing(name),
+            Some(value) => self.as_number(name, &value, least, most).unwrap_or_default(),
+        }
+    }
+
+    /// A number inside the bounds that may be absent or null.
+    pub fn number(&mut self, name: &'static str, least: f64, most: f64) -> Option<f64> {
+        let value = self.present(name)?;
+        self.as_number(name, &value, least, most)
+    }
+
+    /// A whole number inside the bounds, with a default.
+    pub fn integer(&mut self, name: &'static str, least: i64, most: i64, default: i64) -> i64 {
+        let Some(value) = self.members.remove(name) else { return default };
+        let parsed = match &value {
+            Value::Number(number) => {
+                number.as_i64().or_else(|| number.as_f64().filter(|f| f.fract() == 0.0).map(|f| f as i64))
+            }
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        match parsed {
+            None => {
+                let kind = if value.is_string() { "int_parsing" } else { "int_type" };
+                self.note(kind, name, "Input should be a valid integer", None);
+                default
+            }
+            Some(number) if number < least => {
+                let message = format!("Input should be greater than or equal to {least}");
+                self.note("greater_than_equal", name, message, Some(json!({ "ge": least })));
+                default
+            }
+            Some(number) if number > most => {
+                let message = format!("Input should be less than or equal to {most}");
+                self.note("less_than_equal", name, message, Some(json!({ "le": most })));
+                default
+            }
+            Some(number) => number,
+        }
+    }
+
+    /// A truth value, with a default.
+    pub fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        let Some(value) = self.members.remove(name) else { return default };
+        let parsed = match &value {
+            Value::Bool(flag) => Some(*flag),
+            Value::Number(number) if number.as_i64() == Some(0) => Some(false),
+            Value::Number(number) if number.as_i64() == Some(1) => Some(true),
+            Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Some(true),
+                "false" | "0" | "no" | "off" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        };
+        parsed.unwrap_or_else(|| {
+            self.note("bool_parsing", name, "Input should be a valid boolean", None);
+            default
+        })
+    }
+
+    /// One of some words, absent or null.
+    pub fn word<T: FromStr<Err = UnknownWord>>(&mut self, name: &'static str) -> Option<T> {
+        let text = match self.present(name)? {
+            Value::String(text) => text,
+            _ => {
+                self.note("string_type", name, "Input should be a valid string", None);
+                return None;
+            }
+        };
+        match text.parse() {
+            Ok(word) => Some(word),
+            Err(UnknownWord(words)) => {
+                self.note("literal_error", name, alternatives(words), Some(json!({ "expected": words })));
+                None
+            }
+        }
+    }
+
+    /// A list of texts that must be there.
+    pub fn required_texts(&mut self, name: &'static str, most: usize, limits: Text) -> Vec<String> {
+        let mut texts = Vec::new();
+        for (at, value) in self.required_list(name, most).into_iter().enumerate() {
+            texts.extend(self.as_text(&[json!(name), json!(at)], value, limits));
+        }
+        texts
+    }
+
+    /// A list of objects that must be there, each read on its own.
+    pub fn required_objects<T: FromFields>(&mut self, name: &'static str, most: usize) -> Vec<T> {
+        let mut read = Vec::new();
+        for (at, value) in self.required_list(name, most).into_iter().enumerate() {
+            let mut location = self.location.clone();
+            location.extend([json!(name), json!(at)]);
+            match value {
+                Value::Object(members) => {
+                    let mut inner = Fields { location, members, findings: Vec::new() };
+                    read.push(T::read(&mut inner));
+                    self.findings.append(&mut inner.findings);
+                }
+                _ => self.findings.push(Finding::new("dict_type", location, "Input should be a valid dictionary")),
+            }
+        }
+        read
+    }
+
+    /// An object that must be there.
+    pub fn required_object(&mut self, name: &'static str) -> Map<String, Value> {
+        match self.members.remove(name) {
+            None => self.missing(name),
+            Some(Value::Object(members)) => members,
+            Some(_) => {
+                self.note("dict_type", name, "Input should be a valid dictionary", None);
+                Map::new()
+            }
+        }
+    }
+
+    fn required_list(&mut self, name: &'static str, most: usize) -> Vec<Value> {
+        match self.members.remove(name) {
+            None => self.missing(name),
+            Some(Value::Array(items)) if items.len() > most => {
+                let message = format!("List should have at most {most} items, not {}", items.len());
+                self.note("too_long", name, message, Some(json!({ "max_length": most })));
+                Vec::new()
+            }
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                self.note("list_type", name, "Input should be a valid list", None);
+                Vec::new()
+            }
+        }
+    }
+
+    fn present(&mut self, name: &str) -> Option<Value> {
+        self.members.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn missing<T: Default>(&mut self, name: &'static str) -> T {
+        self.note("missing", name, "Field required", None);
+        T::default()
+    }
+
+    fn note(&mut self, kind: &'static str, name: &'static str, message: impl Into<String>, context: Option<Value>) {
+        self.note_at(kind, &[json!(name)], message, context);
+    }
+
+    fn note_at(&mut self, kind: &'static str, place: &[Value], message: impl Into<String>, context: Option<Value>) {
+        let mut location = self.location.clone();
+        location.extend_from_slice(place);
+        self.findings.push(Finding { context, ..Finding::new(kind, location, message) });
+    }
+
+    fn as_text(&mut self, place: &[Value], value: Value, limits: Text) -> Option<String> {
+        let Value::String(text) = value else {
+            self.note_at("string_type", place, "Input should be a valid string", None);
+            return None;
+        };
+        // Characters are counted only where bytes cannot settle it.
+        if text.len() > limits.most && text.chars().count() > limits.most {
+            let message = format!("String should have at most {} characters", limits.most);
+            self.note_at("string_too_long", place, message, Some(json!({ "max_length": limits.most })));
+        } else if !limits.blank && text.trim().is_empty() {
+            self.note_at("string_too_short", place, "String should not be blank", Some(json!({ "min_length": 1 })));
+        } else if text.contains('\0') {
+            self.note_at("value_error", place, "Input should not contain NUL characters", None);
+        } else {
+            return Some(text);
+        }
+        None
+    }
+
+    fn as_number(&mut self, name: &'static str, value: &Value, least: f64, most: f64) -> Option<f64> {
+        let parsed = match value {
+            Value::Number(number) => number.as_f64(),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        match parsed {
+            Some(number) if (least..=most).contains(&number) => return Some(number),
+            Some(number) if number < least => {
+                let message = format!("Input should be greater than or equal to {least}");
+                self.note("greater_than_equal", name, message, Some(json!({ "ge": least })));
+            }
+            Some(number) if number > most => {
+                let message = format!("Input should be less than or equal to {most}");
+                self.note("less_than_equal", name, message, Some(json!({ "le": most })));
+            }
+            // NaN compares with nothing.
+            Some(_) => self.note("finite_number", name, "Input should be a finite number", None),
+            None => {
+                let kind = if value.is_string() { "float_parsing" } else { "float_type" };
+                self.note(kind, name, "Input should be a valid number", None);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(value: Value) -> Fields {
+        let Value::Object(members) = value else { panic!("an object") };
+        Fields::new("body", members)
+    }
+
+    fn kinds(fields: Fields) -> Vec<(&'static str, String)> {
+        let findings = fields.finish(()).err().unwrap_or_default();
+        findings.iter().map(|f| (f.kind, f.location.last().expect("a place").to_string())).collect()
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_place() {
+        let mut f = fields(json!({"a": 5, "b": "  ", "n": 11, "i": 1.5, "w": "x", "l": ["ok", 1]}));
+        f.required_text("a", Text::up_to(3));
+        f.required_text("b", Text::up_to(3).not_blank());
+        f.required_text("c", Text::up_to(3));
+        f.required_number("n", 0.0, 10.0);
+        f.integer("i", 0, 9, 1);
+        f.word::<crate::domain::Source>("w");
+        f.required_texts("l", 5, Text::up_to(9));
+        let expected = [
+            ("string_type", "\"a\""),
+            ("string_too_short", "\"b\""),
+            ("missing", "\"c\""),
+            ("less_than_equal", "\"n\""),
+            ("int_type", "\"i\""),
+            ("literal_error", "\"w\""),
+            ("string_type", "1"),
+        ];
+        let found = kinds(f);
+        assert_eq!(found.iter().map(|(k, p)| (*k, p.as_str())).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn numbers_and_flags_are_coerced_as_documented() {
+        let mut f = fields(json!({"n": "7.5", "i": "3", "t": "yes", "f": 0, "whole": 4.0}));
+        assert!((f.required_number("n", 0.0, 10.0) - 7.5).abs() < 1e-12);
+        assert_eq!(f.integer("i", 1, 50, 5), 3);
+        assert_eq!(f.integer("whole", 1, 50, 5), 4);
+        assert!(f.flag("t", false) && !f.flag("f", true) && f.flag("absent", true));
+        assert!(f.finish(()).is_ok());
+        for bad in ["NaN", "inf", "x", ""] {
+            let mut f = fields(json!({ "n": bad }));
+            f.required_number("n", 0.0, 10.0);
+            assert!(f.finish(()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_count_characters() {
+        let mut f = fields(json!({"a": "žžž", "b": "žžžž", "nul": "\0"}));
+        assert_eq!(f.required_text("a", Text::up_to(3)), "žžž");
+        f.required_text("b", Text::up_to(3));
+        f.text("nul", Text::up_to(3));
+        assert_eq!(kinds(f).len(), 2);
+    }
+}

@@ -1,0 +1,136 @@
+//! Rate limits: token buckets per address and class of route, and per key (`spec/engramia/00` §5.2, W-30).
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota};
+
+use super::AppState;
+use super::client::Client;
+use super::problem::{ErrorCode, Problem};
+use crate::config::Limits as Settings;
+
+/// Routes that call a language model.
+const EXPENSIVE: [&str; 3] = ["/v1/evaluate", "/v1/compose", "/v1/evolve"];
+/// Probes and pages of the server itself are not limited by address (W-30); `/v1/health` still counts for its key.
+const EXEMPT: [&str; 5] = ["/livez", "/readyz", "/v1/health", "/metrics", "/openapi.json"];
+
+/// The buckets of this process.
+pub struct Limits {
+    standard: Buckets<Option<IpAddr>>,
+    expensive: Buckets<Option<IpAddr>>,
+    key: Buckets<u64>,
+}
+
+struct Buckets<K: Clone + std::hash::Hash + Eq> {
+    limiter: DefaultKeyedRateLimiter<K>,
+    clock: DefaultClock,
+    per_minute: NonZeroU32,
+}
+
+impl Limits {
+    /// Buckets of the configured sizes.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            standard: Buckets::new(settings.per_ip),
+            expensive: Buckets::new(settings.expensive),
+            key: Buckets::new(settings.per_key),
+        }
+    }
+
+    /// Takes one request from the bucket of a key.
+    pub fn check_key(&self, key: u64) -> Result<(), Problem> {
+        self.key.check(&key).map_err(|wait| {
+            let max = self.key.per_minute;
+            refusal(format!("Rate limit exceeded. Max {max} requests per minute per API key."), wait)
+        })
+    }
+
+    fn check_address(&self, path: &str, address: Option<IpAddr>) -> Result<(), Problem> {
+        let buckets = if EXPENSIVE.contains(&path) { &self.expensive } else { &self.standard };
+        buckets.check(&address.map(network)).map_err(|wait| {
+            refusal(format!("Rate limit exceeded. Max {} requests per minute.", buckets.per_minute), wait)
+        })
+    }
+
+    /// Forgets buckets that are full again, so that memory is bounded by the traffic of a minute.
+    pub fn forget_idle(&self) {
+        self.standard.limiter.retain_recent();
+        self.expensive.limiter.retain_recent();
+        self.key.limiter.retain_recent();
+    }
+}
+
+impl<K: Clone + std::hash::Hash + Eq> Buckets<K> {
+    fn new(per_minute: NonZeroU32) -> Self {
+        Self {
+            limiter: DefaultKeyedRateLimiter::keyed(Quota::per_minute(per_minute)),
+            clock: DefaultClock::default(),
+            per_minute,
+        }
+    }
+
+    /// Takes one, or says after which time the whole minute's allowance is there again: that is what the guide's
+    /// `Retry-After` promises.
+    fn check(&self, key: &K) -> Result<(), Duration> {
+        self.limiter.check_key(key).map_err(|until| {
+            let next = until.wait_time_from(self.clock.now());
+            let interval = Duration::from_secs(60) / self.per_minute.get();
+            next + interval * (self.per_minute.get() - 1)
+        })
+    }
+}
+
+/// One bucket for an IPv4 address or an IPv6 /64, which is what one household or server has.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !0 << 64).into()),
+    }
+}
+
+fn refusal(text: String, wait: Duration) -> Problem {
+    Problem::new(ErrorCode::RateLimited, text).retry_after(wait)
+}
+
+/// Limits by address, before anything is read or checked.
+pub async fn layer(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if !EXEMPT.contains(&path) && !path.starts_with("/docs") {
+        let address = request.extensions().get::<Client>().and_then(|client| client.0);
+        if let Err(problem) = state.limits.check_address(path, address) {
+            let ip = address.map(|ip| ip.to_string());
+            tracing::warn!(target: "engramia::audit", event = "rate_limited", ip, path, "AUDIT");
+            return problem.into_response();
+        }
+    }
+    next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_empties_the_bucket_and_the_wait_refills_it() {
+        let buckets = Buckets::new(NonZeroU32::new(3).expect("three"));
+        for _ in 0..3 {
+            assert_eq!(buckets.check(&1), Ok(()));
+        }
+        let wait = buckets.check(&1).expect_err("empty");
+        assert!(wait <= Duration::from_secs(60) && wait > Duration::from_secs(58), "{wait:?}");
+        assert_eq!(buckets.check(&2), Ok(()), "another key has its own");
+    }
+
+    #[test]
+    fn an_ipv6_network_shares_a_bucket() {
+        let a: IpAddr = "2001:db8::1".parse().expect("an address");
+        let b: IpAddr = "2001:db8::2:3".parse().expect("an address");
+        assert_eq!(network(a), network(b));
+    }
+}

@@ -1,0 +1,178 @@
+//! Errors on the wire: one closed list of codes, one shape (`spec/engramia/00` §5, decision 12).
+//!
+//! `{"error_code": "...", "detail": "..." | [...], "error_context": {...}?, "request_id": "..."}`. Internal texts go to
+//! the log only.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::context;
+use super::fields::Finding;
+use crate::domain::words;
+use crate::ports::ModelError;
+use crate::service::ServiceError;
+use crate::store::StoreError;
+
+words! {
+    /// Machine-readable cause of an error.
+    ErrorCode {
+        Unauthorized = "UNAUTHORIZED",
+        Forbidden = "FORBIDDEN",
+        NotFound = "NOT_FOUND",
+        MethodNotAllowed = "METHOD_NOT_ALLOWED",
+        Validation = "VALIDATION_ERROR",
+        PayloadTooLarge = "PAYLOAD_TOO_LARGE",
+        RateLimited = "RATE_LIMITED",
+        Internal = "INTERNAL_ERROR",
+        Provider = "PROVIDER_ERROR",
+        Storage = "STORAGE_ERROR",
+        Unavailable = "SERVICE_UNAVAILABLE"
+    }
+}
+
+impl ErrorCode {
+    /// The status that goes with the code.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Validation => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Provider => StatusCode::BAD_GATEWAY,
+            Self::Storage | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub struct Problem {
+    code: ErrorCode,
+    detail: Value,
+    context: Map<String, Value>,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// An error with a text.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: Value::String(detail.into()), context: Map::new(), retry_after: None }
+    }
+
+    /// Everything that is wrong with the input, one item each (`spec/engramia/00` §5.3).
+    pub fn invalid(findings: &[Finding]) -> Self {
+        let items = findings.iter().map(Finding::to_json).collect();
+        Self { detail: Value::Array(items), ..Self::new(ErrorCode::Validation, "") }
+    }
+
+    /// Adds a member to `error_context`.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.context.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Tells the client when to come back: header and context, in whole seconds.
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after = Some(Duration::from_secs(seconds));
+        self.with("retry_after", seconds)
+    }
+
+    /// 401: no credentials, or of another kind.
+    pub fn missing_credentials() -> Self {
+        Self::new(ErrorCode::Unauthorized, "Missing or malformed Authorization header. Expected: Bearer <key>")
+    }
+
+    /// 401: a key that opens nothing.
+    pub fn invalid_key() -> Self {
+        Self::new(ErrorCode::Unauthorized, "Invalid API key.")
+    }
+
+    /// 413, with the limit.
+    pub fn too_large(limit: usize) -> Self {
+        let detail = format!("Request body too large. Maximum allowed: {limit} bytes.");
+        Self::new(ErrorCode::PayloadTooLarge, detail).with("max_bytes", limit)
+    }
+
+    /// 500 without a reason; the reason is in the log under the request id.
+    pub fn internal() -> Self {
+        Self::new(ErrorCode::Internal, "An internal error occurred.")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = json!({ "error_code": self.code.as_str(), "detail": self.detail });
+        if !self.context.is_empty() {
+            body["error_context"] = Value::Object(self.context);
+        }
+        if let Some(id) = context::request_id() {
+            body["request_id"] = Value::String(id);
+        }
+        let mut response =
+            (self.code.status(), [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
+        if self.code == ErrorCode::Unauthorized {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        response
+    }
+}
+
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Self {
+        let text = error.to_string();
+        match error {
+            ServiceError::InvalidKey => Self::new(ErrorCode::Validation, text),
+            ServiceError::InvalidRecords(flaws) => {
+                let findings: Vec<_> = flaws.into_iter().map(|(at, flaw)| Finding::of_record(at, flaw)).collect();
+                Self::invalid(&findings)
+            }
+            ServiceError::PatternNotFound => Self::new(ErrorCode::NotFound, text),
+            ServiceError::Forbidden(..) | ServiceError::NotTheAuthor => Self::new(ErrorCode::Forbidden, text),
+            ServiceError::Busy { retry_after } => Self::new(ErrorCode::Unavailable, text).retry_after(retry_after),
+            ServiceError::Model(error) => Self::from(error),
+            ServiceError::Store(error) => Self::from(error),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Busy(busy) => Self::from(ServiceError::from(busy)),
+            StoreError::Corrupt { .. } | StoreError::Backend(_) => {
+                tracing::error!(error = chain(&error), "storage failed");
+                Self::new(ErrorCode::Storage, "Storage backend error.").retry_after(Duration::from_secs(1))
+            }
+        }
+    }
+}
+
+impl From<ModelError> for Problem {
+    fn from(error: ModelError) -> Self {
+        tracing::warn!(error = chain(&error), "a provider failed");
+        Self::new(ErrorCode::Provider, "The model provider failed. Please try again later.")
+    }
+}
+
+/// An error with everything that led to it, for the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,17 @@
+//! The Engramia v1 API, one file an operation group.
+
+pub mod aging;
+pub mod feedback;
+pub mod health;
+pub mod learn;
+pub mod patterns;
+pub mod recall;
+pub mod skills;
+pub mod transfer;
+
+use axum::Json;
+
+use super::problem::Problem;
+
+/// What a handler answers.
+pub type Answer<T> = Result<Json<T>, Problem>;

@@ -1,0 +1,129 @@
+//! Traits for the outside world. Adapters implement them; services know only these.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::Timestamp;
+use crate::domain::tier::Calibration;
+
+/// The wall clock.
+pub trait Clock: Send + Sync {
+    /// Now, UTC.
+    fn now(&self) -> Timestamp;
+}
+
+/// The system's randomness.
+pub trait Entropy: Send + Sync {
+    /// Fills the buffer with unpredictable bytes.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// Which vectors may be compared with each other: one model of one provider at one version.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Space(pub Arc<str>);
+
+impl Space {
+    /// The stable name, such as `local/all-minilm-l6-v2/w8g64-1`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An L2-normalised embedding with the space it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vector {
+    /// The space.
+    pub space: Space,
+    /// Components; their number is the dimension of the space.
+    pub values: Arc<[f32]>,
+}
+
+impl Vector {
+    /// Scales `values` to length one; `None` where that is impossible (empty, zero or not finite).
+    pub fn normalized(space: Space, mut values: Vec<f32>) -> Option<Self> {
+        let length = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
+        if !(length.is_finite() && length > 0.0) {
+            return None;
+        }
+        for value in &mut values {
+            *value = (f64::from(*value) / length) as f32;
+        }
+        Some(Self { space, values: values.into() })
+    }
+}
+
+/// Who waits for an embedding: an agent, or a bulk load that can give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// A request that somebody waits for.
+    Interactive,
+    /// Import and re-embedding.
+    Background,
+}
+
+/// Turns texts into vectors of one space.
+#[async_trait]
+pub trait Embedder: Send + Sync {
+    /// One vector per text, in the same order.
+    async fn embed(&self, texts: &[&str], priority: Priority) -> Result<Vec<Vector>, ModelError>;
+    /// The space of every vector it makes.
+    fn space(&self) -> &Space;
+    /// Label of the provider in metrics: `local` or `openai`.
+    fn provider(&self) -> &'static str;
+    /// How a cosine in this space maps to confidence.
+    fn calibration(&self) -> Calibration;
+    /// How many texts a background load should pass at once.
+    fn batch_size(&self) -> usize;
+}
+
+#[async_trait]
+impl<T: Embedder + ?Sized> Embedder for Arc<T> {
+    async fn embed(&self, texts: &[&str], priority: Priority) -> Result<Vec<Vector>, ModelError> {
+        T::embed(self, texts, priority).await
+    }
+    fn space(&self) -> &Space {
+        T::space(self)
+    }
+    fn provider(&self) -> &'static str {
+        T::provider(self)
+    }
+    fn calibration(&self) -> Calibration {
+        T::calibration(self)
+    }
+    fn batch_size(&self) -> usize {
+        T::batch_size(self)
+    }
+}
+
+/// A chat model. This version only checks that it answers; judging comes with the evaluation endpoints.
+#[async_trait]
+pub trait LanguageModel: Send + Sync {
+    /// One completion of a short prompt.
+    async fn complete(&self, prompt: &str) -> Result<String, ModelError>;
+    /// Label of the provider in metrics.
+    fn provider(&self) -> &'static str;
+    /// Name of the model in metrics.
+    fn model(&self) -> &str;
+}
+
+/// Why a model gave no answer. The texts carry no secret and no answer body.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The provider refuses our key or our request; trying again is pointless.
+    #[error("the provider refused the request")]
+    Rejected(#[source] anyhow::Error),
+    /// The provider or the way to it failed; a later attempt may succeed.
+    #[error("the provider is unavailable")]
+    Unavailable(#[source] anyhow::Error),
+    /// The answer is not what the provider documents.
+    #[error("the provider's answer cannot be used: {0}")]
+    Malformed(String),
+    /// Our own compute queue is full or the wait was too long.
+    #[error("the server is busy")]
+    Busy {
+        /// When to come back.
+        retry_after: Duration,
+    },
+}

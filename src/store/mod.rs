@@ -1,0 +1,117 @@
+//! What the product stores, as traits. Two implementations answer to the same contract suite.
+//!
+//! A unit of work is opened *for a scope* and cannot leave it; dropping it rolls back. Times are arguments: no
+//! statement asks the database for "now".
+
+pub mod memory;
+pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::domain::{PatternId, Role, Scope, Timestamp};
+use crate::ports::Space;
+
+pub use memory::{Feedbacks, Nearest, NearestQuery, Patterns, Skills, Statistics, Totals};
+
+/// A result of the storage layer.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A row says something that the code does not understand.
+    #[error("corrupt row in {table}: {what}")]
+    Corrupt {
+        /// Table.
+        table: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The scan's compute queue is full.
+    #[error(transparent)]
+    Busy(#[from] crate::compute::Busy),
+    /// The engine or the disk failed.
+    #[error("storage backend")]
+    Backend(#[source] anyhow::Error),
+}
+
+/// A database.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// A unit of work that only reads.
+    async fn read(&self, scope: &Scope) -> Result<Box<dyn Work>>;
+    /// A unit of work that writes; other writers wait for it.
+    async fn begin(&self, scope: &Scope) -> Result<Box<dyn Work>>;
+    /// API keys, which are looked up before any scope is known.
+    fn api_keys(&self) -> &dyn ApiKeys;
+    /// Sums over all scopes, for the instance-wide gauges.
+    async fn totals(&self) -> Result<Totals>;
+    /// Patterns of any scope without a vector of `space`, in id order after an id.
+    async fn unembedded(&self, space: &Space, after: Option<PatternId>, limit: u32) -> Result<Vec<Unembedded>>;
+    /// Whether one-time work of this name is done.
+    async fn has_mark(&self, name: &str) -> Result<bool>;
+    /// Notes that one-time work is done; noting it again changes nothing.
+    async fn set_mark(&self, name: &str, now: Timestamp) -> Result<()>;
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<()>;
+    /// Name on the wire: `json` or `postgres`.
+    fn name(&self) -> &'static str;
+    /// Finishes what is under way and closes all connections.
+    async fn close(&self);
+}
+
+/// One transaction of one scope.
+#[async_trait]
+pub trait Work: Send {
+    /// Patterns, their vectors and their text index.
+    fn patterns(&mut self) -> &mut dyn Patterns;
+    /// Capability tags.
+    fn skills(&mut self) -> &mut dyn Skills;
+    /// Recurring issues.
+    fn feedback(&mut self) -> &mut dyn Feedbacks;
+    /// Counters of the scope.
+    fn statistics(&mut self) -> &mut dyn Statistics;
+    /// Makes the work durable. When this returns, it survives a crash and the next read sees it.
+    async fn commit(self: Box<Self>) -> Result<()>;
+}
+
+/// A pattern that waits for its vector.
+#[derive(Debug, Clone)]
+pub struct Unembedded {
+    /// Whose it is.
+    pub scope: Scope,
+    /// Which.
+    pub id: PatternId,
+    /// The text to embed.
+    pub task: String,
+}
+
+/// A stored API key; the secret itself is never stored.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// UUID.
+    pub id: String,
+    /// What it opens.
+    pub scope: Scope,
+    /// For people.
+    pub name: String,
+    /// First characters, to recognise it by.
+    pub prefix: String,
+    /// SHA-256 of the whole key.
+    pub hash: [u8; 32],
+    /// What it may do.
+    pub role: Role,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// API keys of all tenants.
+#[async_trait]
+pub trait ApiKeys: Send + Sync {
+    /// The key with this hash; `None` if there is none.
+    async fn find(&self, hash: &[u8; 32]) -> Result<Option<ApiKey>>;
+    /// Whether there is any key.
+    async fn any(&self) -> Result<bool>;
+    /// Stores `key` if no key exists at all; `false` otherwise.
+    async fn insert_first(&self, key: &ApiKey) -> Result<bool>;
+}

@@ -1,0 +1,161 @@
+//! Every Prometheus metric: its name, labels and unit, once; one registry (`spec/engramia/50` §4, W-43, W-48).
+
+use std::time::Duration;
+
+use axum::http::Method;
+use prometheus::{
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::service::health::share;
+use crate::store::Totals;
+
+/// Upper bounds in seconds of the request, embedding and storage histograms: this server answers in fractions of the
+/// usual five milliseconds.
+const FAST: [f64; 18] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
+    10.0,
+];
+/// Upper bounds in seconds for language models: alerts look at 30 s.
+const SLOW: [f64; 12] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0];
+
+/// The metrics of one instance.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    /// Latency of language model calls by provider and model.
+    pub llm_seconds: HistogramVec,
+    /// Latency of embedding calls by provider.
+    pub embedding_seconds: HistogramVec,
+    /// Latency of storage operations by backend and operation.
+    pub storage_seconds: HistogramVec,
+    /// Recalls with at least one match.
+    pub recall_hits: IntCounter,
+    /// Recalls without a match.
+    pub recall_misses: IntCounter,
+    /// Jobs taken on, by operation.
+    pub jobs_submitted: IntCounterVec,
+    /// Jobs finished, by operation and status.
+    pub jobs_completed: IntCounterVec,
+    /// Jobs that wait for a compute thread.
+    pub compute_queue: IntGauge,
+    pattern_count: IntGauge,
+    pattern_count_total: IntGauge,
+    avg_eval_score: Gauge,
+    total_runs: IntGauge,
+    success_rate: Gauge,
+    reuse_rate: Gauge,
+}
+
+/// Builds and registers one metric.
+macro_rules! metric {
+    ($registry:expr, $made:expr) => {{
+        let metric = $made?;
+        $registry.register(Box::new(metric.clone()))?;
+        metric
+    }};
+}
+
+impl Metrics {
+    /// A fresh registry with every metric.
+    ///
+    /// # Errors
+    /// When two metrics have one name.
+    pub fn new() -> prometheus::Result<Self> {
+        let r = Registry::new();
+        let seconds = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        #[cfg(target_os = "linux")]
+        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self {
+            requests: metric!(
+                r,
+                counters("engramia_requests_total", "HTTP requests", &["method", "path", "status_code"])
+            ),
+            request_seconds: metric!(
+                r,
+                seconds(
+                    "engramia_request_duration_seconds",
+                    "HTTP request latency",
+                    &FAST,
+                    &["method", "path", "status_code"]
+                )
+            ),
+            llm_seconds: metric!(
+                r,
+                seconds("engramia_llm_call_duration_seconds", "LLM call latency", &SLOW, &["provider", "model"])
+            ),
+            embedding_seconds: metric!(
+                r,
+                seconds("engramia_embedding_duration_seconds", "Embedding latency", &FAST, &["provider"])
+            ),
+            storage_seconds: metric!(
+                r,
+                seconds(
+                    "engramia_storage_op_duration_seconds",
+                    "Storage operation latency",
+                    &FAST,
+                    &["backend", "operation"]
+                )
+            ),
+            recall_hits: metric!(r, IntCounter::new("engramia_recall_hits_total", "Recalls with a match")),
+            recall_misses: metric!(r, IntCounter::new("engramia_recall_misses_total", "Recalls without a match")),
+            jobs_submitted: metric!(
+                r,
+                counters("engramia_jobs_submitted_total", "Async jobs submitted", &["operation"])
+            ),
+            jobs_completed: metric!(
+                r,
+                counters("engramia_jobs_completed_total", "Async jobs finished", &["operation", "status"])
+            ),
+            compute_queue: metric!(
+                r,
+                IntGauge::new("engramia_compute_queue_jobs", "Jobs waiting for a compute thread")
+            ),
+            pattern_count: metric!(r, IntGauge::new("engramia_pattern_count", "Stored patterns")),
+            pattern_count_total: metric!(r, IntGauge::new("engramia_pattern_count_total", "Stored patterns")),
+            avg_eval_score: metric!(r, Gauge::new("engramia_avg_eval_score", "Rolling average eval score, 0 to 10")),
+            total_runs: metric!(r, IntGauge::new("engramia_total_runs", "Calls of learn")),
+            success_rate: metric!(r, Gauge::new("engramia_success_rate", "Share of successful runs, 0 to 1")),
+            reuse_rate: metric!(r, Gauge::new("engramia_reuse_rate", "Share of recalls with matches, 0 to 1")),
+            registry: r,
+        })
+    }
+
+    /// Counts one request.
+    pub fn request(&self, method: &Method, route: &str, status: u16, elapsed: Duration) {
+        let status = status.to_string();
+        let labels = [method.as_str(), route, &status];
+        self.requests.with_label_values(&labels).inc();
+        self.request_seconds.with_label_values(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts one recall.
+    pub fn recall(&self, hit: bool) {
+        if hit { self.recall_hits.inc() } else { self.recall_misses.inc() }
+    }
+
+    /// Sets the instance-wide gauges.
+    pub fn set_totals(&self, totals: &Totals) {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.pattern_count.set(count(totals.patterns));
+        self.pattern_count_total.set(count(totals.patterns));
+        self.total_runs.set(count(totals.runs));
+        self.avg_eval_score.set(totals.average_score.unwrap_or(0.0));
+        self.success_rate.set(share(totals.successes, totals.runs));
+        self.reuse_rate.set(share(totals.recall_hits, totals.recalls));
+    }
+
+    /// The text format 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric cannot be rendered.
+    pub fn render(&self) -> prometheus::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}

@@ -1,0 +1,5 @@
+//! Logs and metrics.
+
+pub mod logs;
+pub mod metrics;
+pub mod observed;

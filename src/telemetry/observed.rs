@@ -1,0 +1,136 @@
+//! Wrappers that time what they pass on: embedders, language models, units of work.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prometheus::{Histogram, HistogramVec};
+
+use crate::domain::tier::Calibration;
+use crate::domain::{PatternId, Scope, Timestamp};
+use crate::ports::{Embedder, LanguageModel, ModelError, Priority, Space, Vector};
+use crate::store::{ApiKeys, Feedbacks, Patterns, Result, Skills, Statistics, Store, Totals, Unembedded, Work};
+
+/// Times every call of an embedder, by provider.
+pub fn embedder(inner: Arc<dyn Embedder>, seconds: &HistogramVec) -> Arc<dyn Embedder> {
+    let seconds = seconds.with_label_values(&[inner.provider()]);
+    Arc::new(Timed { inner, seconds })
+}
+
+/// Times every call of a language model, by provider and model.
+pub fn language_model(inner: Arc<dyn LanguageModel>, seconds: &HistogramVec) -> Arc<dyn LanguageModel> {
+    let seconds = seconds.with_label_values(&[inner.provider(), inner.model()]);
+    Arc::new(Timed { inner, seconds })
+}
+
+/// Times every unit of work, as `load` or `save`.
+pub fn store(inner: Arc<dyn Store>, seconds: &HistogramVec) -> Arc<dyn Store> {
+    let of = |operation| seconds.with_label_values(&[inner.name(), operation]);
+    let (load, save) = (of("load"), of("save"));
+    Arc::new(TimedStore { inner, load, save })
+}
+
+struct Timed<T: ?Sized> {
+    seconds: Histogram,
+    inner: Arc<T>,
+}
+
+#[async_trait]
+impl Embedder for Timed<dyn Embedder> {
+    async fn embed(&self, texts: &[&str], priority: Priority) -> Result<Vec<Vector>, ModelError> {
+        let _timer = self.seconds.start_timer();
+        self.inner.embed(texts, priority).await
+    }
+    fn space(&self) -> &Space {
+        self.inner.space()
+    }
+    fn provider(&self) -> &'static str {
+        self.inner.provider()
+    }
+    fn calibration(&self) -> Calibration {
+        self.inner.calibration()
+    }
+    fn batch_size(&self) -> usize {
+        self.inner.batch_size()
+    }
+}
+
+#[async_trait]
+impl LanguageModel for Timed<dyn LanguageModel> {
+    async fn complete(&self, prompt: &str) -> Result<String, ModelError> {
+        let _timer = self.seconds.start_timer();
+        self.inner.complete(prompt).await
+    }
+    fn provider(&self) -> &'static str {
+        self.inner.provider()
+    }
+    fn model(&self) -> &str {
+        self.inner.model()
+    }
+}
+
+struct TimedStore {
+    inner: Arc<dyn Store>,
+    load: Histogram,
+    save: Histogram,
+}
+
+struct TimedWork {
+    inner: Box<dyn Work>,
+    /// Observes when it is dropped.
+    _timer: prometheus::HistogramTimer,
+}
+
+#[async_trait]
+impl Store for TimedStore {
+    async fn read(&self, scope: &Scope) -> Result<Box<dyn Work>> {
+        let timer = self.load.start_timer();
+        Ok(Box::new(TimedWork { inner: self.inner.read(scope).await?, _timer: timer }))
+    }
+    async fn begin(&self, scope: &Scope) -> Result<Box<dyn Work>> {
+        let timer = self.save.start_timer();
+        Ok(Box::new(TimedWork { inner: self.inner.begin(scope).await?, _timer: timer }))
+    }
+    fn api_keys(&self) -> &dyn ApiKeys {
+        self.inner.api_keys()
+    }
+    async fn totals(&self) -> Result<Totals> {
+        self.inner.totals().await
+    }
+    async fn unembedded(&self, space: &Space, after: Option<PatternId>, limit: u32) -> Result<Vec<Unembedded>> {
+        self.inner.unembedded(space, after, limit).await
+    }
+    async fn has_mark(&self, name: &str) -> Result<bool> {
+        self.inner.has_mark(name).await
+    }
+    async fn set_mark(&self, name: &str, now: Timestamp) -> Result<()> {
+        self.inner.set_mark(name, now).await
+    }
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+#[async_trait]
+impl Work for TimedWork {
+    fn patterns(&mut self) -> &mut dyn Patterns {
+        self.inner.patterns()
+    }
+    fn skills(&mut self) -> &mut dyn Skills {
+        self.inner.skills()
+    }
+    fn feedback(&mut self) -> &mut dyn Feedbacks {
+        self.inner.feedback()
+    }
+    fn statistics(&mut self) -> &mut dyn Statistics {
+        self.inner.statistics()
+    }
+    async fn commit(self: Box<Self>) -> Result<()> {
+        self.inner.commit().await
+    }
+}

@@ -1,0 +1,245 @@
+//! What every store must do, whatever lies beneath it (decision 27): the tests know only `dyn Store`.
+//!
+//! Another store joins with a [`Fixture`] and one line `contract_suite!(name, open_name)`. A test that no list names
+//! is dead code, and the compiler says so.
+
+mod concurrency;
+mod feedback;
+mod isolation;
+mod keys;
+mod model;
+mod patterns;
+mod search;
+mod skills;
+mod statistics;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Duration};
+use engramia::compute::ComputePool;
+use engramia::domain::evidence::Evidence;
+use engramia::domain::pattern::Extra;
+use engramia::domain::{Classification, NewPattern, Pattern, PatternId, PatternKey, Scope, Source, Timestamp};
+use engramia::ports::{Space, Vector};
+use engramia::store::memory::{Filter, NearestQuery, Ranking};
+use engramia::store::sqlite::SqliteStore;
+use engramia::store::{Store, Work};
+use tempfile::TempDir;
+
+/// The data of one test, gone with it.
+#[async_trait(?Send)]
+trait Fixture: Send + Sync {
+    /// Opens the data, the same each time, for vectors of `space`.
+    async fn open(&self, space: Space) -> Arc<dyn Store>;
+}
+
+/// A fixture and the store that is open on it.
+struct Db {
+    fixture: Box<dyn Fixture>,
+    /// Always there but while it is opened anew.
+    open: Option<Arc<dyn Store>>,
+}
+
+impl Db {
+    async fn new(fixture: impl Fixture + 'static) -> Self {
+        let open = Some(fixture.open(space()).await);
+        Self { fixture: Box::new(fixture), open }
+    }
+
+    /// Closes the store and opens it on the same data.
+    async fn reopen(&mut self) {
+        self.reopen_for(space()).await;
+    }
+
+    async fn reopen_for(&mut self, space: Space) {
+        if let Some(old) = self.open.take() {
+            old.close().await;
+        }
+        // The old store is gone by now, with the locks it held.
+        self.open = Some(self.fixture.open(space).await);
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        self.open.as_ref().expect("open between the calls")
+    }
+
+    async fn read(&self) -> Box<dyn Work> {
+        self.store().read(&home()).await.expect("a reading unit of work")
+    }
+
+    async fn begin(&self) -> Box<dyn Work> {
+        self.store().begin(&home()).await.expect("a writing unit of work")
+    }
+
+    /// Inserts and commits.
+    async fn insert(&self, pattern: &NewPattern, vector: Option<&Vector>) -> PatternId {
+        self.insert_in(&home(), pattern, vector).await
+    }
+
+    async fn insert_in(&self, scope: &Scope, pattern: &NewPattern, vector: Option<&Vector>) -> PatternId {
+        let mut work = self.store().begin(scope).await.expect("a writing unit of work");
+        let id = work.patterns().insert(pattern, vector).await.expect("inserted").expect("a free key");
+        work.commit().await.expect("committed");
+        id
+    }
+
+    async fn find(&self, tail: &str) -> Option<Pattern> {
+        self.read().await.patterns().find(&key(tail)).await.expect("read")
+    }
+
+    /// Ids of the best rows, without filters and ranking.
+    async fn nearest(&self, vector: &Vector, limit: usize) -> Vec<PatternId> {
+        let found = self.read().await.patterns().nearest(&query(vector, limit)).await.expect("searched");
+        found.iter().map(|row| row.id).collect()
+    }
+
+    /// Ids of the rows that share words with `text`.
+    async fn matching(&self, text: &str) -> Vec<PatternId> {
+        let mut work = self.read().await;
+        let found = work.patterns().matching(text, &Filter::default(), &Ranking::default(), 50).await;
+        found.expect("searched").iter().map(|row| row.id).collect()
+    }
+
+    /// Ids that wait for a vector of `space`.
+    async fn unembedded(&self, space: &Space) -> Vec<PatternId> {
+        self.store().unembedded(space, None, 1000).await.expect("read").iter().map(|row| row.id).collect()
+    }
+}
+
+/// The space of the vectors of these tests.
+fn space() -> Space {
+    Space("test/one".into())
+}
+
+/// The scope of tests that need only one.
+fn home() -> Scope {
+    Scope::verified("acme", "web")
+}
+
+fn key(tail: &str) -> PatternKey {
+    PatternKey::parse(&format!("patterns/{tail}")).expect("a valid tail")
+}
+
+/// A time, in seconds after a fixed moment.
+fn at(seconds: i64) -> Timestamp {
+    DateTime::UNIX_EPOCH + Duration::seconds(1_750_000_000 + seconds)
+}
+
+fn pattern(tail: &str, task: &str) -> NewPattern {
+    NewPattern {
+        key: key(tail),
+        task: task.into(),
+        code: Some(format!("solve({tail})")),
+        output: None,
+        classification: Classification::Internal,
+        source: Source::Api,
+        run_id: None,
+        author: None,
+        redacted: false,
+        success_score: 5.0,
+        reuse_count: 0,
+        created_at: at(0),
+        decayed_at: at(0),
+        evidence: Evidence::of(5.0, 1.0),
+        extra: Extra::default(),
+    }
+}
+
+/// A vector of the tests' space.
+fn vector(values: &[f32]) -> Vector {
+    Vector::normalized(space(), values.to_vec()).expect("a direction")
+}
+
+/// A vector at `degrees` from the first axis, so that its cosine with [`east`] is known.
+fn angle(degrees: f64) -> Vector {
+    let (sin, cos) = degrees.to_radians().sin_cos();
+    vector(&[cos as f32, sin as f32, 0.0, 0.0])
+}
+
+fn east() -> Vector {
+    angle(0.0)
+}
+
+fn query(vector: &Vector, limit: usize) -> NearestQuery {
+    NearestQuery {
+        vector: vector.clone(),
+        keywords: None,
+        filter: Filter::default(),
+        ranking: Ranking::default(),
+        limit,
+    }
+}
+
+fn assert_close(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 1e-5, "{found} is not about {expected}");
+}
+
+/// Runs `$test` of each `$area` on the store that `$open` gives.
+macro_rules! tests {
+    ($open:path => $($area:ident: [$($test:ident),+ $(,)?]),+ $(,)?) => {
+        $(mod $area {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::super::$area::$test(super::super::Db::new($open()).await).await;
+            })+
+        })+
+    };
+}
+
+macro_rules! contract_suite {
+    ($store:ident, $open:path) => {
+        mod $store {
+            tests! { $open =>
+                patterns: [
+                    every_field_comes_back, a_taken_key_is_not_inserted, what_is_not_there_is_absent,
+                    an_update_replaces_everything_but_the_key, a_task_that_changes_loses_its_vector,
+                    a_deleted_pattern_leaves_nothing, get_keeps_the_order_it_is_asked_in,
+                    pages_follow_the_keys, scores_follow_the_ids, faded_scores_are_set, reuse_is_counted,
+                    the_same_task_is_found_by_its_digest, an_equal_pattern_is_found, vectors_are_attached_to_their_text,
+                    patterns_without_a_vector_of_the_space_are_listed, evaluations_belong_to_a_pattern,
+                    a_dropped_unit_of_work_leaves_nothing, a_committed_unit_of_work_is_durable,
+                    a_reader_cannot_write, marks_stay, it_answers,
+                ],
+                search: [
+                    nearest_finds_what_a_naive_search_finds, equal_scores_go_by_id, filters_are_part_of_the_search,
+                    quality_and_age_change_the_order, keywords_join_the_rank, a_page_is_short_only_at_its_end,
+                    other_spaces_are_never_compared, near_finds_what_is_about_equal, near_sees_work_before_its_commit,
+                    near_after_a_mark_finds_what_came_since, words_are_found, user_text_is_no_syntax,
+                    word_filters_and_ranking, words_of_what_waits_for_its_vector, other_scopes_do_not_blur_keywords,
+                ],
+                skills: [tags_are_replaced_and_counted, tags_are_searched, tags_of_what_is_gone],
+                feedback: [issues_are_replaced, the_top_is_ordered_and_bounded, any_case_is_contained],
+                statistics: [
+                    counters_add_up, only_the_newest_scores_stay, patterns_are_counted_with_their_rows,
+                    totals_cover_every_scope,
+                ],
+                keys: [a_key_is_found_by_its_hash, only_one_key_is_the_first],
+                isolation: [no_scope_sees_another, foreign_ids_change_nothing],
+                concurrency: [
+                    all_units_of_a_batch_are_durable, a_failed_unit_spares_the_others,
+                    cancelled_tasks_do_no_harm, readers_do_not_wait_for_a_writer, many_first_searches_at_once,
+                    equal_inserts_leave_one, the_next_in_line_sees_the_released_unit,
+                ],
+                model: [random_operations_agree_with_a_naive_memory],
+            }
+        }
+    };
+}
+
+contract_suite!(sqlite, super::super::open_sqlite);
+
+/// A directory with its own compute threads.
+struct Directory(TempDir);
+
+fn open_sqlite() -> impl Fixture + 'static {
+    Directory(TempDir::new().expect("a directory"))
+}
+
+#[async_trait(?Send)]
+impl Fixture for Directory {
+    async fn open(&self, space: Space) -> Arc<dyn Store> {
+        let compute = Arc::new(ComputePool::start(1, 64).expect("threads"));
+        Arc::new(SqliteStore::open(self.0.path(), Some(space), compute).await.expect("the store opens"))
+    }
+}
