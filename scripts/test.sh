@@ -10,7 +10,15 @@ if ! command -v cc >/dev/null; then # SQLite and the TLS library are C
 fi
 command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
 
-if cargo nextest --version >/dev/null 2>&1; then
-  exec cargo nextest run --locked "$@"
+if [ -z "${TEST_DATABASE_URL:-}" ]; then # one of your own works too: PostgreSQL 15 or newer with pgvector, a superuser
+  cluster="test-$$"
+  trap 'scripts/postgres.sh drop "$cluster"' EXIT
+  TEST_DATABASE_URL="$(scripts/postgres.sh start "$cluster")"
+  export TEST_DATABASE_URL
 fi
-exec cargo test --locked "$@"
+
+if cargo nextest --version >/dev/null 2>&1; then
+  cargo nextest run --locked "$@"
+else
+  cargo test --locked "$@"
+fi

@@ -1,5 +1,7 @@
 //! The only wiring: configuration -> store, adapters, services, router, background tasks.
 
+mod moving;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,19 +14,25 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
 use crate::adapter;
-use crate::auth::{self, Authenticator};
+use crate::auth::oidc::TokenVerifier;
+use crate::auth::{Authenticator, StoredKeys};
 use crate::compute::ComputePool;
-use crate::config::{AuthMode, Config, Storage};
-use crate::domain::{Role, Scope, Thresholds};
+use crate::config::{AuthMode, Bootstrap, Config, Storage};
+use crate::domain::Thresholds;
 use crate::http::limit::Limits;
 use crate::http::{self, AppState};
-use crate::ports::{Clock, Embedder, Entropy};
+use crate::ports::{Clock, Embedder, Entropy, Space};
+use crate::service::audit::{AuditTrail, ChainReport};
 use crate::service::health::Prober;
+use crate::service::keys::{Founding, Issued};
 use crate::service::{Rules, Services};
-use crate::store::Store;
+use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{self, SqliteStore};
+use crate::store::{Schema, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::observed;
+
+pub use moving::{copy_store, import_original, survey_original, survey_store};
 
 /// File in the data directory that keeps the first owner key for the command line, mode 0600.
 pub const OWNER_KEY_FILE: &str = "owner.key";
@@ -53,6 +61,7 @@ pub struct App {
     /// What embeds, for the start-up line.
     pub embedding: String,
     services: Arc<Services>,
+    authenticator: Arc<Authenticator>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -80,34 +89,22 @@ impl App {
             .as_ref()
             .map_or("off: recall works by keywords".to_owned(), |embedder| embedder.space().as_str().to_owned());
 
-        let Storage::Embedded { root } = &config.storage else {
-            anyhow::bail!("this version supports only the embedded store");
-        };
         let space = embedder.as_ref().map(|embedder| embedder.space().clone());
-        let store = SqliteStore::open(root, space, Arc::clone(&compute)).await?;
-        let store = observed::store(Arc::new(store), &metrics.storage_seconds);
+        let store = open_store(&config.storage, space, &compute).await?;
+        moving::refuse_unfinished(store.as_ref()).await?;
+        let store = observed::store(store, &metrics.storage_seconds);
 
-        let services = Arc::new(Services {
-            store: Arc::clone(&store),
-            embedder,
-            compute,
-            clock,
-            entropy,
-            reuse: Arc::default(),
-            backlog: Arc::default(),
-            rules: Rules {
-                redaction: memory.redaction,
-                tiers: Thresholds { duplicate: memory.tier_duplicate, adapt: memory.tier_adapt },
-                success_threshold: memory.success_threshold,
-            },
-        });
-        adopt_old_directory(&services, root).await?;
-        let first_key = match &config.auth.mode {
-            AuthMode::StoreKeys => first_key(&services, root).await?,
-            _ => None,
-        };
+        let services = Arc::new(services(&config, Arc::clone(&store), embedder, compute, clock, entropy));
+        let mut first_key = None;
+        if let Storage::Embedded { root } = &config.storage {
+            adopt_old_directory(&services, root).await?;
+            if let (AuthMode::StoreKeys, Bootstrap::Off) = (&config.auth.mode, &config.auth.bootstrap) {
+                first_key = make_first_key(&services, root).await?;
+            }
+        }
+        let authenticator = Arc::new(authenticator(&config.auth.mode, &services)?);
         let state = AppState {
-            authenticator: Arc::new(authenticator(&config.auth.mode, &store)),
+            authenticator: Arc::clone(&authenticator),
             limits: Arc::new(Limits::new(&config.limits)),
             prober: Arc::new(Prober::new(store, llm, plain)),
             openapi: http::openapi_document().to_json()?.into(),
@@ -116,8 +113,8 @@ impl App {
             config,
             metrics,
         };
-        let tasks = background(&services, &state.limits);
-        Ok(Self { router: http::router(state), first_key, embedding, services, tasks })
+        let tasks = background(&services, &authenticator, &state.limits);
+        Ok(Self { router: http::router(state), first_key, embedding, services, authenticator, tasks })
     }
 
     /// Ends the background tasks, writes what is gathered, and closes the store.
@@ -131,14 +128,135 @@ impl App {
         if let Err(error) = self.services.reuse.flush(store.as_ref()).await {
             tracing::warn!(%error, "the last reuse counts are lost");
         }
-        store.close().await;
+        if let Some(keys) = self.authenticator.stored()
+            && let Err(error) = keys.flush().await
+        {
+            tracing::warn!(%error, "the last uses of keys are lost");
+        }
+        close(&self.services).await;
     }
 }
 
-fn authenticator(mode: &AuthMode, store: &Arc<dyn Store>) -> Authenticator {
-    match mode {
+/// The store without a server: for commands that need no key, because they work on the database itself.
+pub struct Direct {
+    services: Services,
+}
+
+impl Direct {
+    /// Opens the configured store.
+    ///
+    /// # Errors
+    /// When it cannot be opened; the text says why.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let compute = Arc::new(ComputePool::start(1, config.memory.compute_queue)?);
+        let store = open_store(&config.storage, None, &compute).await?;
+        moving::refuse_unfinished(store.as_ref()).await?;
+        let (clock, entropy) = (Arc::new(adapter::system::SystemClock), Arc::new(adapter::system::OsEntropy));
+        Ok(Self { services: services(config, store, None, compute, clock, entropy) })
+    }
+
+    /// Makes the first owner key; `None` if there is a key already.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn bootstrap(&self) -> anyhow::Result<Option<Issued>> {
+        let made = self.services.draft_owner_key(Founding::KEY);
+        let first = self.services.found(&made.key, &Founding::by("cli"), None).await?;
+        Ok(first.then_some(made))
+    }
+
+    /// Checks the audit log of every tenant.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn verify_audit(&self) -> anyhow::Result<Vec<ChainReport>> {
+        Ok(self.services.verify_audit().await?)
+    }
+
+    /// Closes the store.
+    pub async fn close(self) {
+        close(&self.services).await;
+    }
+}
+
+/// Opens the configured store, for vectors of `space`. Only this and [`migrate`] know which stores there are.
+async fn open_store(
+    storage: &Storage,
+    space: Option<Space>,
+    compute: &Arc<ComputePool>,
+) -> anyhow::Result<Arc<dyn Store>> {
+    match storage {
+        Storage::Embedded { root } => Ok(Arc::new(SqliteStore::open(root, space, Arc::clone(compute)).await?)),
+        Storage::Postgres { url, pool_size, search_memory_bytes } => {
+            let settings = postgres_settings(url, *pool_size, *search_memory_bytes);
+            Ok(Arc::new(PostgresStore::open(&settings, space, Arc::clone(compute)).await?))
+        }
+    }
+}
+
+/// Brings the schema of the configured store to this version, and does nothing else.
+///
+/// # Errors
+/// When the store cannot be opened or changed; the text says why.
+pub async fn migrate(config: &Config) -> anyhow::Result<Schema> {
+    match &config.storage {
+        Storage::Embedded { root } => sqlite::migrate(root).await,
+        Storage::Postgres { url, pool_size, search_memory_bytes } => {
+            postgres::migrate(&postgres_settings(url, *pool_size, *search_memory_bytes)).await
+        }
+    }
+}
+
+fn postgres_settings(url: &SecretString, pool_size: u32, search_memory_bytes: usize) -> postgres::Settings {
+    postgres::Settings { url: url.clone(), pool_size, search_memory_bytes }
+}
+
+fn services(
+    config: &Config,
+    store: Arc<dyn Store>,
+    embedder: Option<Arc<dyn Embedder>>,
+    compute: Arc<ComputePool>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> Services {
+    let memory = &config.memory;
+    Services {
+        store,
+        embedder,
+        compute,
+        audit: Arc::new(AuditTrail::new(Arc::clone(&clock), Arc::clone(&entropy))),
+        clock,
+        entropy,
+        reuse: Arc::default(),
+        backlog: Arc::default(),
+        rules: Rules {
+            redaction: memory.redaction,
+            tiers: Thresholds { duplicate: memory.tier_duplicate, adapt: memory.tier_adapt },
+            success_threshold: memory.success_threshold,
+            max_projects: config.limits.max_projects,
+        },
+    }
+}
+
+/// Writes the events that are gathered, and closes the store.
+async fn close(services: &Services) {
+    let store = services.store.as_ref();
+    if let Err(error) = services.audit.flush(store, true).await {
+        tracing::warn!(%error, "the last audit events are in the log only");
+    }
+    store.close().await;
+}
+
+fn authenticator(mode: &AuthMode, services: &Services) -> anyhow::Result<Authenticator> {
+    Ok(match mode {
         AuthMode::EnvKeys { keys, role } => Authenticator::of_static_keys(keys, *role),
-        AuthMode::StoreKeys => Authenticator::of_store(Arc::clone(store)),
+        AuthMode::StoreKeys => {
+            Authenticator::Stored(StoredKeys::new(Arc::clone(&services.store), Arc::clone(&services.clock)))
+        }
+        AuthMode::Oidc(rules) => {
+            let keys = adapter::oidc::IssuerKeys::start(&rules.issuer, Arc::clone(&services.clock))?;
+            Authenticator::Oidc(TokenVerifier::new(rules.clone(), Arc::new(keys), Arc::clone(&services.clock)))
+        }
         AuthMode::Open => Authenticator::Open,
         AuthMode::NoKeys => Authenticator::Closed(
             "No API keys configured. Set ENGRAMIA_API_KEYS, use ENGRAMIA_AUTH_MODE=db, or set \
@@ -147,12 +265,23 @@ fn authenticator(mode: &AuthMode, store: &Arc<dyn Store>) -> Authenticator {
         AuthMode::DevNotAllowed => Authenticator::Closed(
             "ENGRAMIA_AUTH_MODE=dev needs ENGRAMIA_ALLOW_NO_AUTH=true to explicitly allow unauthenticated access.",
         ),
-    }
+    })
 }
 
-fn background(services: &Arc<Services>, limits: &Arc<Limits>) -> Vec<JoinHandle<()>> {
-    let (flusher, embedder, limits) = (Arc::clone(services), Arc::clone(services), Arc::clone(limits));
+fn background(
+    services: &Arc<Services>,
+    authenticator: &Arc<Authenticator>,
+    limits: &Arc<Limits>,
+) -> Vec<JoinHandle<()>> {
+    let (flusher, embedder, auditor) = (Arc::clone(services), Arc::clone(services), Arc::clone(services));
+    let (authenticator, limits) = (Arc::clone(authenticator), Arc::clone(limits));
     vec![
+        tokio::spawn(async move { auditor.audit.run(auditor.store.as_ref()).await }),
+        tokio::spawn(async move {
+            if let Some(keys) = authenticator.stored() {
+                keys.run().await;
+            }
+        }),
         tokio::spawn(async move { flusher.reuse.run(flusher.store.as_ref()).await }),
         tokio::spawn(async move { embedder.embed_backlog().await }),
         tokio::spawn(async move {
@@ -178,17 +307,15 @@ async fn adopt_old_directory(services: &Services, root: &Path) -> anyhow::Result
     Ok(())
 }
 
-/// Creates the owner key if there is no key at all.
-async fn first_key(services: &Services, root: &Path) -> anyhow::Result<Option<SecretString>> {
-    let now = services.clock.now();
+/// Makes the owner key if there is no key at all.
+async fn make_first_key(services: &Services, root: &Path) -> anyhow::Result<Option<SecretString>> {
     if services.store.api_keys().any().await? {
         return Ok(None);
     }
-    let entropy = services.entropy.as_ref();
-    let (secret, key) = auth::new_key(services.new_id(), Scope::default(), "Owner key", Role::Owner, now, entropy);
+    let Issued { key, secret } = services.draft_owner_key(Founding::KEY);
     // The file first: a key that nobody knows would lock everybody out.
     write_secret(&root.join(OWNER_KEY_FILE), &secret)?;
-    Ok(services.store.api_keys().insert_first(&key).await?.then_some(secret))
+    Ok(services.found(&key, &Founding::by("first_start"), None).await?.then_some(secret))
 }
 
 fn write_secret(path: &PathBuf, secret: &SecretString) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 
 use crate::domain::Timestamp;
 use crate::domain::tier::Calibration;
@@ -126,4 +127,48 @@ pub enum ModelError {
         /// When to come back.
         retry_after: Duration,
     },
+}
+
+/// A public key as the issuer of tokens publishes it (RFC 7517); members that we do not need are left out.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Jwk {
+    /// Id by which tokens name it; unnamed keys are of no use.
+    pub kid: String,
+    /// Type: `RSA`, `EC`, ...
+    pub kty: String,
+    /// The only algorithm it is meant for.
+    pub alg: Option<String>,
+    /// What it is meant for: `sig` or `enc`.
+    #[serde(rename = "use")]
+    pub usage: Option<String>,
+    /// The operations it is meant for, such as `verify`.
+    pub key_ops: Option<Vec<String>>,
+    /// Curve.
+    pub crv: Option<String>,
+    /// Modulus, base64url.
+    pub n: Option<String>,
+    /// Exponent, base64url.
+    pub e: Option<String>,
+    /// First coordinate, base64url.
+    pub x: Option<String>,
+    /// Second coordinate, base64url.
+    pub y: Option<String>,
+}
+
+/// The signing keys of the issuer of tokens.
+#[async_trait]
+pub trait KeySource: Send + Sync {
+    /// The key of this id; `None` where the issuer publishes no such key.
+    ///
+    /// # Errors
+    /// When the key is not at hand and the issuer cannot be asked: this says nothing about the token.
+    async fn find(&self, kid: &str) -> Result<Option<Arc<Jwk>>, IssuerUnavailable>;
+}
+
+/// The issuer of tokens cannot be asked; the reason is in the log.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("The token issuer cannot be reached. Please try again later.")]
+pub struct IssuerUnavailable {
+    /// When to come back.
+    pub retry_after: Duration,
 }

@@ -1,7 +1,9 @@
 //! The project's benchmark: the whole server over HTTP, with the built-in model, on a seeded corpus of its own.
 //!
 //! `cargo bench --bench memory -- [--sizes 1000,10000] [--seconds 3]` prints one table of latencies and one of recall
-//! quality (the ablation of ranking by meaning, by both, and by keywords). `docs/performance.md` says how to read it.
+//! quality (the ablation of ranking by meaning, by both, and by keywords). With `--database-url URL` it runs on an empty
+//! PostgreSQL database, with `--search-memory 0` by SQL alone; `--projects N` spreads the corpus over so many projects.
+//! `docs/performance.md` says how to read it.
 
 mod corpus;
 mod wire;
@@ -28,11 +30,14 @@ fn main() -> anyhow::Result<()> {
 struct Options {
     sizes: Vec<usize>,
     seconds: f64,
+    projects: usize,
+    /// Settings that take the place of the defaults.
+    settings: Vec<(String, String)>,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let mut options = Self { sizes: vec![1_000, 10_000], seconds: 3.0 };
+        let mut options = Self { sizes: vec![1_000, 10_000], seconds: 3.0, projects: 1, settings: Vec::new() };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
             match argument.as_str() {
@@ -40,6 +45,9 @@ impl Options {
                     options.sizes = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
                 }
                 "--seconds" => options.seconds = value()?.parse()?,
+                "--projects" => options.projects = value()?.parse::<usize>()?.max(1),
+                "--database-url" => options.settings.push(("ENGRAMIA_DATABASE_URL".into(), value()?)),
+                "--search-memory" => options.settings.push(("ENGRAMIA_SEARCH_MEMORY".into(), value()?)),
                 // What `cargo bench` adds.
                 "--bench" => {}
                 other => anyhow::bail!("unknown option {other}"),
@@ -55,19 +63,21 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let settings = [
         ("ENGRAMIA_DATA_PATH", root.path().to_str().context("a path of text")?),
         ("ENGRAMIA_API_KEYS", KEY),
+        ("ENGRAMIA_AUTH_MODE", "env"),
         ("ENGRAMIA_LOCAL_EMBEDDINGS", "1"),
         ("ENGRAMIA_LLM_PROVIDER", "none"),
         ("ENGRAMIA_RATE_LIMIT_DEFAULT", "1000000000"),
         ("ENGRAMIA_RATE_LIMIT_PER_KEY", "1000000000"),
     ];
-    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings =
+        settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(options.settings);
     let app = App::start(Config::load(settings)?.config, Overrides::default()).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let service = app.router.clone().into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, service).await });
 
-    let mut connection = Connection::open(address, KEY).await?;
+    let mut connection = Connection::open(address, KEY, options.projects).await?;
     let mut stored = 0;
     println!("| patterns | operation | p50 ms | p99 ms | per second |\n|---|---|---|---|---|");
     for size in &options.sizes {
@@ -83,10 +93,13 @@ async fn run(options: Options) -> anyhow::Result<()> {
 /// Loads the corpus through the import endpoint.
 async fn fill(connection: &mut Connection, range: std::ops::Range<usize>) -> anyhow::Result<()> {
     let (count, started) = (range.len(), Instant::now());
-    for chunk in range.collect::<Vec<_>>().chunks(500) {
-        let records: Vec<Value> = chunk.iter().map(|at| corpus::record(*at)).collect();
-        let answer = connection.post("/v1/import", &json!({ "records": records })).await?;
-        ensure!(answer["imported"] == chunk.len(), "import answered {answer}");
+    for project in 0..connection.projects {
+        let own: Vec<usize> = range.clone().filter(|at| at % connection.projects == project).collect();
+        for chunk in own.chunks(500) {
+            let records: Vec<Value> = chunk.iter().map(|at| corpus::record(*at)).collect();
+            let answer = connection.post_to(project, "/v1/import", &json!({ "records": records })).await?;
+            ensure!(answer["imported"] == chunk.len(), "import answered {answer}");
+        }
     }
     if count > 0 {
         eprintln!("imported {count} patterns at {:.0}/s", count as f64 / started.elapsed().as_secs_f64());
@@ -128,7 +141,7 @@ async fn measure(
         }
         let (path, body) = request(counter);
         let sent = Instant::now();
-        connection.post(path, &body).await?;
+        connection.post_to(counter % connection.projects, path, &body).await?;
         if started.elapsed() > warm {
             samples.push(sent.elapsed());
         }
@@ -150,7 +163,7 @@ async fn quality(connection: &mut Connection, size: usize) -> anyhow::Result<()>
                 "task": corpus::query(wanted), "limit": 10, "deduplicate": false, "eval_weighted": false,
                 "readonly": true, "hybrid": hybrid
             });
-            let answer = connection.post("/v1/recall", &query).await?;
+            let answer = connection.post_to(wanted % connection.projects, "/v1/recall", &query).await?;
             let matches = answer["matches"].as_array().context("matches")?;
             let place = matches.iter().position(|found| found["pattern_key"] == corpus::key(wanted));
             first += usize::from(place == Some(0));

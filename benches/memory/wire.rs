@@ -11,22 +11,25 @@ use tokio::net::TcpStream;
 pub struct Connection {
     stream: TcpStream,
     key: &'static str,
+    /// Projects that requests are spread over.
+    pub projects: usize,
     buffer: Vec<u8>,
 }
 
 impl Connection {
     /// Connects.
-    pub async fn open(address: SocketAddr, key: &'static str) -> anyhow::Result<Self> {
+    pub async fn open(address: SocketAddr, key: &'static str, projects: usize) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, key, buffer: Vec::new() })
+        Ok(Self { stream, key, projects, buffer: Vec::new() })
     }
 
-    /// Posts JSON and reads the JSON answer; anything but 200 is an error.
-    pub async fn post(&mut self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    /// Posts JSON to a project and reads the JSON answer; anything but 200 is an error.
+    pub async fn post_to(&mut self, project: usize, path: &str, body: &Value) -> anyhow::Result<Value> {
         let body = body.to_string();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nX-Project-Id: p{project}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
             self.key,
             body.len()
         );

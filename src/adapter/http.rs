@@ -91,16 +91,25 @@ struct ErrorWords {
     kind: serde_json::Value,
 }
 
-async fn error_code(mut response: Response) -> Option<String> {
+async fn error_code(response: Response) -> Option<String> {
+    let body = body(response, ERROR_BODY).await.ok()?;
+    let ErrorBody { error } = serde_json::from_slice(&body).ok()?;
+    [error.code, error.kind].iter().filter_map(serde_json::Value::as_str).find(|code| is_word(code)).map(str::to_owned)
+}
+
+/// The body of an answer, if it has no more than `limit` bytes.
+///
+/// # Errors
+/// [`Failure::Transport`] when it breaks off, [`Failure::Unusable`] when it is longer.
+pub(super) async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        if body.len() + chunk.len() > ERROR_BODY {
-            return None;
+    while let Some(chunk) = response.chunk().await.map_err(transport)? {
+        if body.len() + chunk.len() > limit {
+            return Err(Failure::Unusable(format!("more than {limit} bytes")));
         }
         body.extend_from_slice(&chunk);
     }
-    let ErrorBody { error } = serde_json::from_slice(&body).ok()?;
-    [error.code, error.kind].iter().filter_map(serde_json::Value::as_str).find(|code| is_word(code)).map(str::to_owned)
+    Ok(body)
 }
 
 /// Lower-case letters and underscores only: the messages of providers quote keys, and every key has other characters.

@@ -5,6 +5,7 @@ pub mod built_in;
 pub mod cache;
 mod http;
 pub mod local;
+pub mod oidc;
 pub mod openai;
 mod retry;
 pub mod system;

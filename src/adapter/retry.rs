@@ -55,7 +55,7 @@ impl Failure {
     }
 
     /// Whether the provider will refuse the same request again.
-    fn is_refusal(&self) -> bool {
+    pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Status { status, .. } if status.is_client_error()
             && !matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT))
     }

@@ -1,25 +1,24 @@
 //! From a bearer token to a caller.
 
-use std::sync::Arc;
-use std::time::Duration;
+pub mod oidc;
+mod stored;
+mod uses;
 
-use moka::sync::Cache;
+use std::sync::Arc;
+
 use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::domain::{Role, Scope, Timestamp};
-use crate::ports::Entropy;
-use crate::store::{ApiKey, Store, StoreError};
+use crate::domain::credential::hash;
+use crate::domain::{Role, Scope};
+use crate::ports::IssuerUnavailable;
+use crate::store::StoreError;
+use oidc::{TokenError, TokenVerifier};
 
-/// How long a key that was found is taken for valid without asking again.
-const CACHED_FOR: Duration = Duration::from_secs(5);
-/// Keys that are remembered.
-const CACHED: u64 = 4_096;
-/// What every key of ours starts with.
-const KEY_PREFIX: &str = "engramia_sk_";
+pub use stored::StoredKeys;
+
 /// Key id of every static key.
-pub const STATIC_KEY_ID: &str = "env-key";
+const STATIC_KEY_ID: &str = "env-key";
 
 /// How tokens are checked.
 pub enum Authenticator {
@@ -31,12 +30,9 @@ pub enum Authenticator {
         role: Role,
     },
     /// Keys in the store.
-    Stored {
-        /// Where they are.
-        store: Arc<dyn Store>,
-        /// Those seen lately. Unknown tokens and failures are never remembered.
-        seen: Cache<[u8; 32], Principal>,
-    },
+    Stored(StoredKeys),
+    /// Tokens of an OpenID Connect issuer.
+    Oidc(TokenVerifier),
     /// Nobody is asked (`ENGRAMIA_ALLOW_NO_AUTH`).
     Open,
     /// Nobody can enter: the text says what to configure.
@@ -52,6 +48,26 @@ pub struct Principal {
     pub role: Role,
     /// Id of the key; `None` in open mode.
     pub key_id: Option<Arc<str>>,
+    /// Most patterns its scope may hold when it stores one more.
+    pub max_patterns: Option<u32>,
+    /// How it proved itself.
+    pub credential: Credential,
+}
+
+/// How a principal proved itself: this decides which projects it may name and whose rate limit it uses up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// Not at all: nobody was asked.
+    None,
+    /// A static key. They share one key id.
+    StaticKey,
+    /// A key of the store, bound to its project.
+    StoredKey,
+    /// A token of an issuer.
+    Token {
+        /// Whether its claims name the project.
+        names_project: bool,
+    },
 }
 
 /// Why a request has no principal.
@@ -63,6 +79,20 @@ pub enum AuthError {
     /// A token that opens nothing.
     #[error("unknown key")]
     Unknown,
+    /// A token of an issuer that is not accepted.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The issuer's keys are not at hand: this says nothing about the token.
+    #[error(transparent)]
+    Issuer(#[from] IssuerUnavailable),
+    /// A token that opens nothing any more.
+    #[error("{state} key")]
+    Dead {
+        /// Whose it was.
+        principal: Box<Principal>,
+        /// `revoked` or `expired`.
+        state: &'static str,
+    },
     /// The server has no way to check.
     #[error("{0}")]
     Closed(&'static str),
@@ -77,95 +107,50 @@ impl Authenticator {
         Self::Static { hashes: keys.iter().map(|key| hash(key.expose_secret())).collect(), role }
     }
 
-    /// Keys of the store.
-    pub fn of_store(store: Arc<dyn Store>) -> Self {
-        Self::Stored { store, seen: Cache::builder().max_capacity(CACHED).time_to_live(CACHED_FOR).build() }
+    /// Keys in the store, if that is where they are.
+    pub fn stored(&self) -> Option<&StoredKeys> {
+        match self {
+            Self::Stored(keys) => Some(keys),
+            Self::Static { .. } | Self::Oidc(_) | Self::Open | Self::Closed(_) => None,
+        }
     }
 
     /// Finds out who sent `token`.
+    ///
+    /// # Errors
+    /// When nobody known did, or that cannot be told.
     pub async fn check(&self, token: Option<&str>) -> Result<Principal, AuthError> {
+        let everything = |role, key_id, credential| Principal {
+            scope: Scope::default(),
+            role,
+            key_id,
+            max_patterns: None,
+            credential,
+        };
         match self {
-            Self::Open => Ok(Principal { scope: Scope::default(), role: Role::Owner, key_id: None }),
+            Self::Open => Ok(everything(Role::Owner, None, Credential::None)),
+            Self::Oidc(verifier) => verifier.check(token.ok_or(AuthError::Missing)?).await,
             Self::Closed(reason) => Err(AuthError::Closed(reason)),
             Self::Static { hashes, role } => {
-                let sent = hash(token.ok_or(AuthError::Missing)?);
-                // Every key is compared, so that the time tells nothing.
-                let known = hashes.iter().fold(0u8, |any, key| any | key.ct_eq(&sent).unwrap_u8());
-                if known == 0 {
+                if !is_one_of(hashes, token.ok_or(AuthError::Missing)?) {
                     return Err(AuthError::Unknown);
                 }
-                Ok(Principal { scope: Scope::default(), role: *role, key_id: Some(STATIC_KEY_ID.into()) })
+                Ok(everything(*role, Some(STATIC_KEY_ID.into()), Credential::StaticKey))
             }
-            Self::Stored { store, seen } => {
-                let sent = hash(token.ok_or(AuthError::Missing)?);
-                if let Some(principal) = seen.get(&sent) {
-                    return Ok(principal);
-                }
-                let key = store.api_keys().find(&sent).await?.ok_or(AuthError::Unknown)?;
-                let principal = Principal { scope: key.scope, role: key.role, key_id: Some(key.id.into()) };
-                seen.insert(sent, principal.clone());
-                Ok(principal)
-            }
+            Self::Stored(keys) => keys.check(token.ok_or(AuthError::Missing)?).await,
         }
     }
 }
 
-/// SHA-256 of a token; tokens are long and random, so that no slow hash is needed.
-pub fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
-}
-
-/// A new key of 256 random bits and what is stored of it.
-pub fn new_key(
-    id: String,
-    scope: Scope,
-    name: &str,
-    role: Role,
-    now: Timestamp,
-    entropy: &dyn Entropy,
-) -> (SecretString, ApiKey) {
-    let mut random = [0; 32];
-    entropy.fill(&mut random);
-    let secret = format!("{KEY_PREFIX}{}", base64url(&random));
-    let prefix = format!("{}...", &secret[..KEY_PREFIX.len() + 8]);
-    let key = ApiKey { id, scope, name: name.to_owned(), prefix, hash: hash(&secret), role, created_at: now };
-    (SecretString::from(secret), key)
-}
-
-/// Base64 for URLs without padding.
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().enumerate().fold(0u32, |group, (at, byte)| group | u32::from(*byte) << (16 - 8 * at));
-        for digit in 0..=chunk.len() {
-            text.push(char::from(DIGITS[(group >> (18 - 6 * digit)) as usize & 63]));
-        }
-    }
-    text
+/// Whether a token has one of these hashes. Every one is compared, so that the time tells nothing.
+pub fn is_one_of(hashes: &[[u8; 32]], token: &str) -> bool {
+    let sent = hash(token);
+    hashes.iter().fold(0u8, |any, known| any | known.ct_eq(&sent).unwrap_u8()) != 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Counting;
-    impl Entropy for Counting {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.iter_mut().zip(0..).for_each(|(byte, n)| *byte = n);
-        }
-    }
-
-    #[test]
-    fn keys_look_as_documented() {
-        let (secret, key) =
-            new_key("id".into(), Scope::default(), "Owner key", Role::Owner, Timestamp::UNIX_EPOCH, &Counting);
-        let secret = secret.expose_secret();
-        assert_eq!(secret, "engramia_sk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8");
-        assert_eq!(secret.len(), 55);
-        assert_eq!(key.prefix, "engramia_sk_AAECAwQF...");
-        assert_eq!(key.hash, hash(secret));
-    }
 
     #[tokio::test]
     async fn static_keys_compare_any_bytes() {

@@ -31,7 +31,7 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// Every answer of the server has it, also to those without a key.
 const SIGN: HeaderName = HeaderName::from_static("x-api-version");
 /// What is logged when the application runs inside a command: the command itself reports failed requests.
-const LOG_FILTER: &str = "warn,engramia::audit=off,engramia::http::context=error";
+pub const LOG_FILTER: &str = "warn,engramia::audit=off,engramia::http::context=error";
 
 /// A server, however it is reached.
 pub struct Client {
@@ -78,7 +78,8 @@ impl Client {
             anyhow::bail!("no server runs: start one with `engramia serve`, or name one with --url");
         };
         // Limits keep callers from starving each other; here is only one.
-        config.limits = Limits { per_ip: NonZeroU32::MAX, expensive: NonZeroU32::MAX, per_key: NonZeroU32::MAX };
+        let most = NonZeroU32::MAX;
+        config.limits = Limits { per_ip: most, expensive: most, per_key: most, ..config.limits };
         let app = App::start(config.clone(), Overrides::default())
             .await
             .context("no server answers, and the data directory cannot be used directly")?;
@@ -124,6 +125,15 @@ impl Client {
     /// As [`Self::get`].
     pub async fn post_text(&self, path: &str, body: String) -> anyhow::Result<Value> {
         let response = self.send(Method::POST, path, body, TIMEOUT).await?;
+        self.json(response).await
+    }
+
+    /// Sends a DELETE; the JSON of the answer.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        let response = self.send(Method::DELETE, path, String::new(), TIMEOUT).await?;
         self.json(response).await
     }
 

@@ -3,13 +3,19 @@
 //! Only this module prints. Answers go to standard output, everything else to standard error. Exit codes: see
 //! [`failure`].
 
+mod audit;
 mod client;
 mod config;
+mod copy_store;
+mod direct;
 mod export;
 mod failure;
 mod import;
+mod import_original;
 mod input;
+mod keys;
 mod learn;
+mod migrate;
 mod output;
 mod partial;
 mod recall;
@@ -78,6 +84,18 @@ enum Verb {
     Export(export::ExportArgs),
     /// Show health, statistics and version
     Status,
+    /// Make, list, revoke and rotate API keys
+    #[command(subcommand)]
+    Keys(keys::KeysVerb),
+    /// Show or check the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditVerb),
+    /// Bring the schema of the configured store to this version
+    Migrate(migrate::MigrateArgs),
+    /// Move a whole memory from one store to another
+    CopyStore(copy_store::CopyArgs),
+    /// Carry everything over from a PostgreSQL database of the original server
+    ImportOriginal(import_original::ImportArgs),
     /// Check or document the configuration
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -98,6 +116,11 @@ fn run(Cli { verb, global }: Cli) -> anyhow::Result<()> {
         Verb::Serve(args) => serve::run(&args, global.json),
         Verb::Config(verb) => config::run(&verb, global.json),
         Verb::Openapi => Ok(output::line(&crate::http::openapi_document().to_pretty_json()?)?),
+        Verb::CopyStore(args) => copy_store::run(&args, global.json),
+        Verb::ImportOriginal(args) => import_original::run(&args, global.json),
+        Verb::Keys(verb) => keys::run(verb, &global),
+        Verb::Audit(verb) => audit::run(verb, &global),
+        Verb::Migrate(migrate::MigrateArgs {}) => migrate::run(global.json),
         Verb::Learn(args) => with_client(&global, async |client| learn::run(client, args, global.json).await),
         Verb::Recall(args) => with_client(&global, async |client| recall::run(client, args, global.json).await),
         Verb::Import(args) => with_client(&global, async |client| import::run(client, &args, global.json).await),
@@ -108,14 +131,18 @@ fn run(Cli { verb, global }: Cli) -> anyhow::Result<()> {
 
 /// Runs a client verb until it is done or the user interrupts it.
 fn with_client(global: &Global, work: impl AsyncFnOnce(&Client) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    interruptible(async {
+        let client = Client::open(global).await?;
+        let outcome = work(&client).await;
+        client.close().await;
+        outcome
+    })
+}
+
+/// Runs something to its end, unless the user interrupts it.
+fn interruptible(verb: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let verb = async {
-            let client = Client::open(global).await?;
-            let outcome = work(&client).await;
-            client.close().await;
-            outcome
-        };
         tokio::select! {
             outcome = verb => outcome,
             _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted.into()),
@@ -172,6 +199,9 @@ mod tests {
         assert_eq!(refused(&["recall", "t", "--code", "--explain"]), ErrorKind::ArgumentConflict);
         assert_eq!(refused(&["export", "--format", "xml"]), ErrorKind::InvalidValue);
         assert_eq!(refused(&["serve", "--port", "99999"]), ErrorKind::ValueValidation);
+        assert_eq!(refused(&["keys", "create", "n", "--role", "boss"]), ErrorKind::InvalidValue);
+        assert_eq!(refused(&["keys", "revoke", "../x"]), ErrorKind::ValueValidation);
+        assert_eq!(refused(&["keys"]), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         assert_eq!(refused(&["remember"]), ErrorKind::InvalidSubcommand);
     }
 }

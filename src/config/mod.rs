@@ -5,7 +5,9 @@
 //! go. The variables are those of the user guide §4; the table in `settings` lists them all. This module is
 //! the only reader of the process environment.
 
+mod oidc;
 mod parse;
+mod place;
 mod render;
 mod sections;
 mod settings;
@@ -14,9 +16,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
+pub use oidc::Oidc;
+pub use place::{BadPlace, database_at, store_at};
 pub use render::{env_example, markdown_table};
 pub use sections::{
-    Auth, AuthMode, Build, CorsOrigins, EmbeddingChoice, Limits, LlmChoice, Memory, Models, Server, Storage, Telemetry,
+    Auth, AuthMode, Bootstrap, Build, CorsOrigins, EmbeddingChoice, Limits, LlmChoice, Memory, Models, Server, Storage,
+    Telemetry,
 };
 
 use parse::{HIDDEN, Kind};
@@ -33,7 +38,7 @@ pub struct Config {
     pub models: Models,
     /// Who may call the API.
     pub auth: Auth,
-    /// Rate limits.
+    /// Rate limits and quotas.
     pub limits: Limits,
     /// The memory engine.
     pub memory: Memory,
@@ -265,7 +270,8 @@ mod tests {
         assert_eq!(models.embedding_cache_entries, 8192);
         assert!(matches!(models.llm, LlmChoice::NotConfigured { provider: "openai", missing: "OPENAI_API_KEY" }));
         assert_eq!(models.llm_timeout, Duration::from_secs(30));
-        assert!(matches!(auth.mode, AuthMode::StoreKeys));
+        assert!(matches!(auth.mode, AuthMode::StoreKeys) && matches!(auth.bootstrap, Bootstrap::Off));
+        assert_eq!(limits.max_projects, None);
         assert_eq!([limits.per_ip, limits.expensive, limits.per_key].map(u32::from), [60, 10, 120]);
         assert!(memory.redaction && memory.compute_threads >= 1 && memory.compute_queue == 1024);
         assert_eq!([memory.tier_duplicate, memory.tier_adapt, memory.success_threshold], [0.92, 0.7, 5.0]);
@@ -290,14 +296,14 @@ mod tests {
             ("ENGRAMIA_LLM_PROVIDER", "gemini"),
             ("ENGRAMIA_RATE_LIMIT_PER_KEY", "0"),
             ("ENGRAMIA_TIER_ADAPT", "0.95"),
-            ("ENGRAMIA_AUTH_MODE", "oidc"),
+            ("ENGRAMIA_AUTH_MODE", "ldap"),
         ]);
         assert_eq!(
             lines,
             [
                 "ENGRAMIA_PORT=99999: out of range; accepted: a whole number from 0 to 65535",
                 "ENGRAMIA_LLM_PROVIDER=gemini: not a known value; accepted: openai, anthropic or none",
-                "ENGRAMIA_AUTH_MODE=oidc: this version does not support OIDC yet; accepted: auto, env, db or dev",
+                "ENGRAMIA_AUTH_MODE=ldap: not a known value; accepted: auto, env, db, dev or oidc",
                 "ENGRAMIA_RATE_LIMIT_PER_KEY=0: out of range; accepted: a whole number from 1 to 1000000000",
                 "ENGRAMIA_TIER_ADAPT=0.95: 0.95 is not below the duplicate tier; accepted: less than ENGRAMIA_TIER_DUPLICATE=0.92",
                 "ENGRAMIA_JSON_LOGS=maybe: neither true nor false; accepted: true or false (1/0, yes/no, on/off)",
@@ -315,11 +321,14 @@ mod tests {
         assert!(matches!(config.storage, Storage::Embedded { .. }));
         assert!(warning.starts_with("ENGRAMIA_DATABASE_URL has no effect"), "{warning}");
 
-        refused_for("ENGRAMIA_DATABASE_URL", &[URL]);
-        refused_for("ENGRAMIA_STORAGE", &[URL, ("ENGRAMIA_STORAGE", "postgres")]);
-        refused_for("ENGRAMIA_STORAGE", &[("ENGRAMIA_STORAGE", "postgres")]);
+        for vars in [vec![URL], vec![URL, ("ENGRAMIA_STORAGE", "postgres")]] {
+            let config = quiet(&vars);
+            assert!(matches!(config.storage, Storage::Postgres { pool_size: 10, .. }));
+            assert!(!format!("{config:?}").contains("hunter2"));
+        }
+        refused_for("ENGRAMIA_DATABASE_URL", &[("ENGRAMIA_STORAGE", "postgres")]);
         refused_for("ENGRAMIA_STORAGE", &[("ENGRAMIA_STORAGE", "mysql")]);
-        assert!(!refused(&[URL]).concat().contains("hunter2"));
+        refused_for("ENGRAMIA_DB_POOL_SIZE", &[URL, ("ENGRAMIA_DB_POOL_SIZE", "1")]);
     }
 
     #[test]
@@ -392,7 +401,6 @@ mod tests {
         assert!(matches!(auth(&[mode("env")]), AuthMode::NoKeys));
         assert!(matches!(auth(&[mode("dev")]), AuthMode::DevNotAllowed));
         assert!(matches!(auth(&[mode("DB")]), AuthMode::StoreKeys));
-        refused_for("ENGRAMIA_AUTH_MODE", &[mode("oidc")]);
         refused_for("ENGRAMIA_AUTH_MODE", &[mode("none")]);
 
         assert!(matches!(warned(&[KEYS, ALLOW]).0.auth.mode, AuthMode::EnvKeys { .. }));
@@ -403,6 +411,18 @@ mod tests {
             assert!(matches!(loaded.config.auth.mode, AuthMode::StoreKeys));
             assert!(loaded.warnings.iter().any(|line| line.starts_with(variable.0)));
         }
+    }
+
+    #[test]
+    fn a_bootstrap_token_has_32_characters() {
+        let token = |characters: usize| "ž".repeat(characters);
+        let config = quiet(&[("ENGRAMIA_BOOTSTRAP_TOKEN", &token(32))]);
+        assert!(matches!(config.auth.bootstrap, Bootstrap::Token(secret) if secret.expose_secret() == token(32)));
+        let (config, warning) = warned(&[("ENGRAMIA_BOOTSTRAP_TOKEN", &token(31))]);
+        assert!(matches!(config.auth.bootstrap, Bootstrap::TooShort));
+        assert!(warning.contains("shorter than 32 characters") && !warning.contains('ž'), "{warning}");
+        let (_, warning) = warned(&[("ENGRAMIA_BOOTSTRAP_TOKEN", &token(32)), KEYS]);
+        assert_eq!(warning, "ENGRAMIA_BOOTSTRAP_TOKEN has no effect in this authentication mode");
     }
 
     #[test]
@@ -454,8 +474,8 @@ mod tests {
     fn unknown_and_reserved_names_are_warnings() {
         let (_, warning) = warned(&[("ENGRAMIA_PROT", "1"), ("ENGRAMIA_EMPTY", ""), ("PATH", "x")]);
         assert!(warning.ends_with("did you mean ENGRAMIA_PORT?"), "{warning}");
-        let (_, warning) = warned(&[("ENGRAMIA_BOOTSTRAP_TOKEN", "s3cret")]);
-        assert_eq!(warning, "ENGRAMIA_BOOTSTRAP_TOKEN is known, but has no effect in this version");
+        let (_, warning) = warned(&[("ENGRAMIA_REDIS_URL", "s3cret")]);
+        assert_eq!(warning, "ENGRAMIA_REDIS_URL is known, but has no effect in this version");
     }
 
     #[test]
@@ -468,11 +488,12 @@ mod tests {
             ("ENGRAMIA_METRICS_TOKEN", secrets[3]),
             ("ENGRAMIA_LLM_PROVIDER", "anthropic"),
             ("ENGRAMIA_API_KEY", secrets[4]),
+            ("ENGRAMIA_BOOTSTRAP_TOKEN", "s3cret-f that has at least 32 characters"),
         ]);
         let shown = format!("{loaded:?}");
         assert!(shown.contains("EnvKeys") && shown.contains("Anthropic"));
         assert!(!shown.contains("s3cret"), "{shown}");
-        let shown = format!("{:?}", Storage::Postgres { url: "s3cret".into() });
+        let shown = format!("{:?}", Storage::Postgres { url: "s3cret".into(), pool_size: 2, search_memory_bytes: 0 });
         assert!(!shown.contains("s3cret"), "{shown}");
     }
 

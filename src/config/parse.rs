@@ -308,6 +308,26 @@ impl Kind for BaseUrl {
     }
 }
 
+/// The issuer of tokens: a web address that is compared with what tokens say, hence kept as it is written but for its
+/// last slashes.
+pub struct IssuerUrl;
+
+impl Kind for IssuerUrl {
+    type Value = String;
+
+    fn accepts(&self) -> String {
+        BaseUrl.accepts()
+    }
+
+    fn parse(&self, text: &str) -> Result<String, String> {
+        BaseUrl.parse(text).map(|_| text.trim_end_matches('/').to_owned())
+    }
+
+    fn shown(&self, text: &str) -> String {
+        BaseUrl.shown(text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,6 +424,15 @@ mod tests {
             assert!(BaseUrl.parse(text).is_err(), "{text}");
         }
         assert_eq!(BaseUrl.shown("https://u:p@api.example"), HIDDEN);
+    }
+
+    #[test]
+    fn an_issuer_is_kept_as_it_is_written() {
+        assert_eq!(IssuerUrl.parse("https://ID.example:443/realms/a//"), Ok("https://ID.example:443/realms/a".into()));
+        for text in ["id.example", "https://u:p@id.example", "https://id.example?a", "https://id.example#a"] {
+            assert!(IssuerUrl.parse(text).is_err(), "{text}");
+        }
+        assert_eq!(IssuerUrl.shown("https://u:p@id.example"), HIDDEN);
     }
 
     #[test]

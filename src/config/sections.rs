@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::Reader;
+use super::oidc::Oidc;
 use super::parse::{Kind, printable};
 use super::settings::{self as table, AuthStrategy, Provider, StorageKind};
 use crate::domain::Role;
@@ -78,6 +79,10 @@ pub enum Storage {
     Postgres {
         /// Connection string, with its password.
         url: SecretString,
+        /// Most connections.
+        pool_size: u32,
+        /// Memory for search indexes, in bytes.
+        search_memory_bytes: usize,
     },
 }
 
@@ -93,17 +98,18 @@ impl Storage {
                 reader.warn("ENGRAMIA_DATABASE_URL has no effect: ENGRAMIA_STORAGE selects the embedded store");
                 Self::Embedded { root }
             }
-            (StorageKind::Embedded, Some(url)) => {
+            (_, Some(url)) => Self::Postgres {
+                url,
+                pool_size: reader.read(&table::DB_POOL_SIZE),
+                search_memory_bytes: reader.read(&table::SEARCH_MEMORY) << 20,
+            },
+            (StorageKind::Postgres, None) => {
                 reader.refuse(
                     &table::DATABASE_URL,
-                    "selects PostgreSQL storage, which this version does not support yet",
-                    "no database URL, or ENGRAMIA_STORAGE=json",
+                    "is not set, and ENGRAMIA_STORAGE=postgres needs it",
+                    "postgres://user:password@host:5432/database",
                 );
-                Self::Postgres { url }
-            }
-            (StorageKind::Postgres, url) => {
-                reader.refuse(&table::STORAGE, "this version does not support PostgreSQL storage yet", "json");
-                url.map_or(Self::Embedded { root }, |url| Self::Postgres { url })
+                Self::Embedded { root }
             }
         }
     }
@@ -251,6 +257,19 @@ impl LlmChoice {
 pub struct Auth {
     /// How callers are told apart.
     pub mode: AuthMode,
+    /// How the first owner key is asked for.
+    pub bootstrap: Bootstrap,
+}
+
+/// How the first owner key is asked for.
+#[derive(Debug, Clone)]
+pub enum Bootstrap {
+    /// It is not: the first start makes one.
+    Off,
+    /// By this token.
+    Token(SecretString),
+    /// By a token that is too easy to guess: not at all.
+    TooShort,
 }
 
 /// How callers are told apart.
@@ -265,6 +284,8 @@ pub enum AuthMode {
     },
     /// Keys that are made and revoked through the API.
     StoreKeys,
+    /// Tokens of an OpenID Connect issuer.
+    Oidc(Oidc),
     /// Nobody is asked for a key.
     Open,
     /// Static keys are wanted and there are none: every authenticated route answers 503.
@@ -290,20 +311,47 @@ impl Auth {
             AuthStrategy::Auto | AuthStrategy::Db => AuthMode::StoreKeys,
             AuthStrategy::Env => AuthMode::NoKeys,
             AuthStrategy::Dev => AuthMode::DevNotAllowed,
-            AuthStrategy::Oidc => {
-                reader.refuse(&table::AUTH_MODE, "this version does not support OIDC yet", "auto, env, db or dev");
-                AuthMode::StoreKeys
-            }
+            // What is missing is a finding: the mode that stands in for it is never used.
+            AuthStrategy::Oidc => Oidc::read(reader).map_or(AuthMode::StoreKeys, AuthMode::Oidc),
         };
 
         if has_keys && !matches!(mode, AuthMode::EnvKeys { .. }) {
             reader.warn("ENGRAMIA_API_KEYS has no effect in this authentication mode");
         }
+        if strategy == AuthStrategy::Oidc && reader.is_set(&table::ENV_AUTH_ROLE) {
+            reader.warn("ENGRAMIA_ENV_AUTH_ROLE has no effect in this authentication mode");
+        }
+        if strategy != AuthStrategy::Oidc && reader.is_set(&table::OIDC_ISSUER) {
+            reader.warn("ENGRAMIA_OIDC_ISSUER has no effect: ENGRAMIA_AUTH_MODE is not oidc");
+        }
         if allow_open && !matches!(mode, AuthMode::Open) {
             reader.warn("ENGRAMIA_ALLOW_NO_AUTH has no effect: this authentication mode asks for a key");
         }
         refuse_unsafe_opening(reader, strategy, &mode, host);
-        Self { mode }
+        let bootstrap = Bootstrap::read(reader);
+        if !matches!((&bootstrap, &mode), (Bootstrap::Off, _) | (_, AuthMode::StoreKeys)) {
+            reader.warn("ENGRAMIA_BOOTSTRAP_TOKEN has no effect in this authentication mode");
+        }
+        Self { mode, bootstrap }
+    }
+}
+
+/// Least characters of a bootstrap token.
+const BOOTSTRAP_TOKEN_CHARS: usize = 32;
+
+impl Bootstrap {
+    fn read(reader: &mut Reader) -> Self {
+        match reader.given(&table::BOOTSTRAP_TOKEN) {
+            None => Self::Off,
+            Some(token) if token.expose_secret().chars().count() >= BOOTSTRAP_TOKEN_CHARS => Self::Token(token),
+            Some(_) => {
+                reader.warn(format!(
+                    "ENGRAMIA_BOOTSTRAP_TOKEN is shorter than {BOOTSTRAP_TOKEN_CHARS} characters: POST \
+                     /v1/keys/bootstrap answers 503, and no owner key is made"
+                ));
+                Self::TooShort
+            }
+        }
     }
 }
 
@@ -358,7 +406,7 @@ fn refuse_unsafe_opening(reader: &mut Reader, strategy: AuthStrategy, mode: &Aut
     }
 }
 
-/// Rate limits, in requests per minute.
+/// Rate limits, in requests per minute, and quotas.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Per IP address, standard endpoints.
@@ -367,6 +415,8 @@ pub struct Limits {
     pub expensive: NonZeroU32,
     /// Per API key, all endpoints together.
     pub per_key: NonZeroU32,
+    /// Projects a tenant may have; `None` for no limit.
+    pub max_projects: Option<u32>,
 }
 
 impl Limits {
@@ -375,6 +425,7 @@ impl Limits {
             per_ip: reader.read(&table::RATE_LIMIT_DEFAULT),
             expensive: reader.read(&table::RATE_LIMIT_EXPENSIVE),
             per_key: reader.read(&table::RATE_LIMIT_PER_KEY),
+            max_projects: reader.given(&table::MAX_PROJECTS),
         }
     }
 }

@@ -9,8 +9,9 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::parse::{
-    BaseUrl, Choice, Flag, Kind, Networks, Number, Origins, Parsed, Presence, Seconds, Secret, Secrets,
+    BaseUrl, Choice, Flag, IssuerUrl, Kind, Networks, Number, Origins, Parsed, Presence, Seconds, Secret, Secrets,
 };
+use crate::domain::Role;
 
 /// One environment variable whose values are of the kind `K`.
 pub struct Setting<K> {
@@ -124,11 +125,16 @@ settings! {
                 ("postgres", StorageKind::Postgres),
             ]),
             "Storage backend. `json` (synonyms `embedded`, `sqlite`) is the embedded store; `postgres` is the \
-             default where ENGRAMIA_DATABASE_URL is set, and is not supported by this version yet.";
+             default where ENGRAMIA_DATABASE_URL is set.";
         DATA_PATH: Parsed<PathBuf> = "ENGRAMIA_DATA_PATH", "./engramia_data",
             Parsed::new("a path"), "Directory of the embedded store.";
         DATABASE_URL: Secret = "ENGRAMIA_DATABASE_URL", "",
             Secret, "PostgreSQL connection string. Required when ENGRAMIA_STORAGE=postgres.";
+        DB_POOL_SIZE: Number<u32> = "ENGRAMIA_DB_POOL_SIZE", "10",
+            Number::whole(2, 1000), "Most connections of one process to PostgreSQL.";
+        SEARCH_MEMORY: Number<usize> = "ENGRAMIA_SEARCH_MEMORY", "1024",
+            Number::whole(0, 1 << 20), "Memory of one process for search indexes over PostgreSQL, in MiB. Projects that \
+             find no room are searched in the database, all of them where it is 0.";
     }
     "Models" {
         LLM_PROVIDER: Choice<Provider> = "ENGRAMIA_LLM_PROVIDER", "openai",
@@ -169,19 +175,42 @@ settings! {
                 ("oidc", AuthStrategy::Oidc),
             ]),
             "Auth strategy. `auto`: static keys if ENGRAMIA_API_KEYS is set and ENGRAMIA_DATABASE_URL is not, \
-             else keys in the store. `oidc` is not supported by this version yet.";
+             else keys in the store. `oidc` takes the tokens of an OpenID Connect issuer.";
         API_KEYS: Secrets = "ENGRAMIA_API_KEYS", "",
             Secrets, "Static API keys for env auth mode.";
         ENV_AUTH_ROLE: Parsed<String> = "ENGRAMIA_ENV_AUTH_ROLE", "owner",
             Parsed::new("owner, admin, editor or reader"), "Role of requests with a static API key.";
         ALLOW_NO_AUTH: Flag = "ENGRAMIA_ALLOW_NO_AUTH", "false",
             Flag, "Allow unauthenticated access where no key is configured. Never in production.";
+        BOOTSTRAP_TOKEN: Secret = "ENGRAMIA_BOOTSTRAP_TOKEN", "",
+            Secret,
+            "Token for POST /v1/keys/bootstrap, which makes the first owner key. Min 32 characters. Where it is set, \
+             the first start makes no owner key by itself.";
         ENVIRONMENT: Parsed<String> = "ENGRAMIA_ENVIRONMENT", "",
             Parsed::new("a label"),
             "Deployment environment. Unauthenticated access is refused in production, prod and staging; beyond \
              loopback it needs local or development.";
         ENV: Parsed<String> = "ENGRAMIA_ENV", "",
             Parsed::new("a label"), "Older environment label; production and prod refuse unauthenticated access.";
+        OIDC_ISSUER: IssuerUrl = "ENGRAMIA_OIDC_ISSUER", "",
+            IssuerUrl, "Issuer whose tokens are taken, as in their claim `iss`. Required in oidc auth mode.";
+        OIDC_AUDIENCE: Parsed<String> = "ENGRAMIA_OIDC_AUDIENCE", "",
+            Parsed::new("a text"), "What the claim `aud` of a token must contain. Required in oidc auth mode.";
+        OIDC_ROLE_CLAIM: Parsed<String> = "ENGRAMIA_OIDC_ROLE_CLAIM", "engramia_role",
+            Parsed::new("a claim name"), "Claim that holds the role; an unknown role counts as reader.";
+        OIDC_DEFAULT_ROLE: Choice<Role> = "ENGRAMIA_OIDC_DEFAULT_ROLE", "reader",
+            Choice(&[
+                ("reader", Role::Reader),
+                ("editor", Role::Editor),
+                ("admin", Role::Admin),
+                ("owner", Role::Owner),
+            ]),
+            "Role of tokens without the role claim.";
+        OIDC_TENANT_CLAIM: Parsed<String> = "ENGRAMIA_OIDC_TENANT_CLAIM", "",
+            Parsed::new("a claim name"), "Claim that holds the tenant. Required in oidc auth mode.";
+        OIDC_PROJECT_CLAIM: Parsed<String> = "ENGRAMIA_OIDC_PROJECT_CLAIM", "",
+            Parsed::new("a claim name"),
+            "Claim that holds the project; a token without it gets `default`. Where unset, X-Project-Id chooses.";
     }
     "Limits" {
         RATE_LIMIT_DEFAULT: Number<NonZeroU32> = "ENGRAMIA_RATE_LIMIT_DEFAULT", "60",
@@ -190,6 +219,8 @@ settings! {
             REQUESTS_PER_MINUTE, "Requests per minute and IP address to LLM endpoints.";
         RATE_LIMIT_PER_KEY: Number<NonZeroU32> = "ENGRAMIA_RATE_LIMIT_PER_KEY", "120",
             REQUESTS_PER_MINUTE, "Requests per minute and API key, all paths together.";
+        MAX_PROJECTS: Number<u32> = "ENGRAMIA_MAX_PROJECTS", "",
+            Number::whole(1, 1_000_000), "Projects a tenant may have. No limit when unset.";
     }
     "Memory" {
         REDACTION: Flag = "ENGRAMIA_REDACTION", "true",
@@ -237,11 +268,9 @@ pub const MAX_COMPUTE_THREADS: usize = 1024;
 /// Names whose feature this version does not have yet; `*` at the end stands for any rest.
 pub const RESERVED: &[&str] = &[
     "ENGRAMIA_BASE_URL",
-    "ENGRAMIA_BOOTSTRAP_TOKEN",
     "ENGRAMIA_BYOK_ENABLED",
     "ENGRAMIA_CREDENTIALS_BACKEND",
     "ENGRAMIA_DASHBOARD_URL",
-    "ENGRAMIA_DB_POOL_SIZE",
     "ENGRAMIA_DSR_SLA_DAYS",
     "ENGRAMIA_ENFORCE_QUOTAS",
     "ENGRAMIA_GOOGLE_CLIENT_ID",
@@ -251,7 +280,6 @@ pub const RESERVED: &[&str] = &[
     "ENGRAMIA_LLM_CONCURRENCY",
     "ENGRAMIA_MAX_LLM_RESPONSE",
     "ENGRAMIA_MCP_HOSTED_ENABLED",
-    "ENGRAMIA_OIDC_*",
     "ENGRAMIA_OTEL_ENDPOINT",
     "ENGRAMIA_OTEL_SERVICE_NAME",
     "ENGRAMIA_PROJECT_QUOTA_PCT",

@@ -1,5 +1,7 @@
 //! Types and rules of the domain. No I/O and no `async` below this line; nothing of ours is imported from here.
 
+pub mod audit;
+pub mod credential;
 pub mod evidence;
 pub mod feedback;
 pub mod pattern;
@@ -7,6 +9,7 @@ pub mod record;
 pub mod scope;
 pub mod text;
 pub mod tier;
+pub mod time;
 
 pub use evidence::{Evidence, decayed_score};
 pub use feedback::Feedback;

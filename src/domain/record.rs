@@ -1,7 +1,8 @@
 //! The export format of a pattern (`spec/engramia/20` §12): `{"version": 1, "key": "patterns/..", "data": {..}}`.
 //!
 //! Beside the documented members, `data` may carry `_decayed_at` and `_evidence`, so that a restored memory ages and
-//! ranks as the original did; both are left out where they follow from the rest. Members we do not know are kept.
+//! ranks as the original did; both are left out where they follow from the rest. `_run_id` and `_redacted` stand there only
+//! on the way from an older database. Members we do not know are kept.
 
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,8 @@ pub const VERSION: i64 = 1;
 pub const MAX_TASK: usize = 10_000;
 /// Longest code or output in characters.
 pub const MAX_CODE: usize = 500_000;
+/// Longest correlation id in characters.
+const MAX_RUN_ID: usize = 500;
 /// Score of an imported pattern that names none: neutral.
 const DEFAULT_SCORE: f64 = 5.0;
 
@@ -50,6 +53,8 @@ pub struct Archive {
     pub runs: u64,
     /// Of these, successful.
     pub successes: u64,
+    /// The newest scores, oldest first.
+    pub recent_scores: Vec<f64>,
 }
 
 /// The `data` of a stored pattern.
@@ -122,9 +127,9 @@ pub fn parse(key: PatternKey, mut data: Map<String, Value>, now: Timestamp) -> R
         output: reader.text(&mut design, "output", &["design", "output"], MAX_CODE),
         classification: reader.word(&mut design, "classification").unwrap_or(Classification::Internal),
         source: reader.word(&mut design, "source").unwrap_or(Source::Import),
-        run_id: None,
+        run_id: reader.text(&mut data, "_run_id", &["_run_id"], MAX_RUN_ID),
         author: reader.text(&mut data, "_author_key_id", &["_author_key_id"], 200),
-        redacted: false,
+        redacted: data.remove("_redacted") == Some(Value::Bool(true)),
         success_score,
         reuse_count: reader.number(&mut data, "reuse_count", 0.0, 1e15).unwrap_or(0.0) as u64,
         created_at,

@@ -23,6 +23,16 @@ impl Scope {
         Self { tenant: tenant.into(), project: project.into() }
     }
 
+    /// Where a tenant keeps what belongs to none of its projects.
+    pub fn of_tenant(tenant: &str) -> Self {
+        Self::verified(tenant, "")
+    }
+
+    /// Whether this is no project but the tenant itself.
+    pub fn is_whole_tenant(&self) -> bool {
+        self.project.is_empty()
+    }
+
     /// Tenant id.
     pub fn tenant(&self) -> &str {
         &self.tenant
@@ -69,6 +79,11 @@ words! {
         PatternsDelete = "patterns:delete",
         Import = "import",
         Export = "export",
+        KeysCreate = "keys:create",
+        KeysList = "keys:list",
+        KeysRevoke = "keys:revoke",
+        KeysRotate = "keys:rotate",
+        AuditRead = "audit:read",
     }
 }
 
@@ -80,7 +95,14 @@ impl Permission {
             Self::Learn | Self::SkillsRegister | Self::Aging | Self::FeedbackDecay | Self::PatternsDeleteOwn => {
                 Role::Editor
             }
-            Self::PatternsDelete | Self::Import | Self::Export => Role::Admin,
+            Self::PatternsDelete
+            | Self::Import
+            | Self::Export
+            | Self::KeysCreate
+            | Self::KeysList
+            | Self::KeysRevoke
+            | Self::KeysRotate
+            | Self::AuditRead => Role::Admin,
         }
     }
 }
@@ -89,6 +111,15 @@ impl Role {
     /// Whether this role holds `permission`.
     pub fn allows(self, permission: Permission) -> bool {
         self >= permission.least_role()
+    }
+
+    /// The highest role that a key made by this role may have; `None` for a role that makes none.
+    pub fn assigns(self) -> Option<Self> {
+        match self {
+            Self::Owner => Some(Self::Owner),
+            Self::Admin => Some(Self::Editor),
+            Self::Editor | Self::Reader => None,
+        }
     }
 }
 
@@ -101,8 +132,12 @@ pub struct Caller {
     pub role: Role,
     /// Id of the key it came with; `None` in open mode.
     pub key_id: Option<Arc<str>>,
+    /// Most patterns its scope may hold when it stores one more.
+    pub max_patterns: Option<u32>,
     /// Address it came from, after trusted proxies.
     pub address: Option<IpAddr>,
+    /// Id of the request, to find it in the log.
+    pub request_id: Option<Arc<str>>,
 }
 
 #[cfg(test)]
@@ -114,6 +149,8 @@ mod tests {
         assert!(Role::Reader < Role::Editor && Role::Editor < Role::Admin && Role::Admin < Role::Owner);
         assert!(Role::Reader.allows(Permission::Recall) && !Role::Reader.allows(Permission::Learn));
         assert!(Role::Editor.allows(Permission::PatternsDeleteOwn) && !Role::Editor.allows(Permission::Export));
+        assert!(Role::Admin.allows(Permission::KeysCreate) && !Role::Editor.allows(Permission::KeysCreate));
+        assert_eq!((Role::Admin.assigns(), Role::Owner.assigns()), (Some(Role::Editor), Some(Role::Owner)));
         assert!(Role::Admin.allows(Permission::Import) && Role::Owner.allows(Permission::PatternsDelete));
     }
 

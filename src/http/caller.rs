@@ -1,16 +1,18 @@
 //! The caller of a request: authentication, the limit of its key, its scope, its permission; in this order.
 
 use std::marker::PhantomData;
+use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
 use axum::http::header;
 use axum::http::request::Parts;
 
-use super::AppState;
 use super::client::Client;
 use super::problem::{ErrorCode, Problem};
-use crate::auth::{AuthError, Principal};
-use crate::domain::{Caller, Permission, Scope};
+use super::{AppState, context};
+use crate::auth::{AuthError, Credential, Principal};
+use crate::domain::audit::AuditAction;
+use crate::domain::{Caller, Permission, Role, Scope};
 use crate::service::ServiceError;
 
 /// A caller that holds the permission `P`. A handler's signature thus says what it needs.
@@ -53,7 +55,12 @@ pub mod needs {
         Aging,
         FeedbackDecay,
         Import,
-        Export
+        Export,
+        KeysCreate,
+        KeysList,
+        KeysRevoke,
+        KeysRotate,
+        AuditRead
     );
 }
 
@@ -77,36 +84,67 @@ pub fn require(caller: &Caller, permission: Permission) -> Result<(), Problem> {
 
 /// The caller, without any permission checked.
 pub async fn authenticated(parts: &Parts, state: &AppState) -> Result<Caller, Problem> {
-    let address = parts.extensions.get::<Client>().and_then(|client| client.0);
+    let address = address(parts);
     let token = bearer(parts);
-    let principal = state.authenticator.check(token).await.map_err(|error| {
-        let refused = matches!(error, AuthError::Missing | AuthError::Unknown);
-        if refused {
-            let reason = if token.is_some() { "invalid_key" } else { "missing_or_malformed_header" };
-            tracing::warn!(target: "engramia::audit", event = "auth_failure", reason, ip = address.map(|ip| ip.to_string()), "AUDIT");
-        }
-        match error {
-            AuthError::Missing => Problem::missing_credentials(),
-            AuthError::Unknown => Problem::invalid_key(),
-            AuthError::Closed(reason) => Problem::new(ErrorCode::Unavailable, reason),
-            AuthError::Store(error) => Problem::from(error),
-        }
-    })?;
+    let principal = match state.authenticator.check(token).await {
+        Ok(principal) => principal,
+        Err(error) => return Err(refused(state, address, token.is_some(), error)),
+    };
     if let Some(key) = &principal.key_id {
-        state.limits.check_key(limit_key(key, token))?;
+        state.limits.check_key(limit_key(&principal, key, token)).map_err(|(limit, problem)| {
+            let event = state.services.audit.event(AuditAction::RateLimited, Some(key), address);
+            let event = event.with("path", parts.uri.path()).with("limit", limit);
+            state.services.audit.note(Some(&principal.scope), event);
+            problem
+        })?;
     }
-    let scope = scope(parts, &principal)?;
+    let scope = scope(parts, state, &principal).await?;
     let span = tracing::Span::current();
     span.record("tenant_id", scope.tenant());
     span.record("project_id", scope.project());
-    Ok(Caller { scope, role: principal.role, key_id: principal.key_id, address })
+    let Principal { role, key_id, max_patterns, .. } = principal;
+    Ok(Caller { scope, role, key_id, max_patterns, address, request_id: context::request_id() })
 }
 
-/// Static keys share one id, so that their limit goes by the key itself.
-fn limit_key(key_id: &str, token: Option<&str>) -> u64 {
+/// Address of the client.
+pub fn address(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<Client>().and_then(|client| client.0)
+}
+
+/// Records a failed authentication, and answers it.
+fn refused(state: &AppState, address: Option<IpAddr>, has_token: bool, error: AuthError) -> Problem {
+    let audit = &state.services.audit;
+    let failure = |actor: Option<&str>, reason: &str| {
+        audit.event(AuditAction::AuthFailure, actor, address).with("reason", reason)
+    };
+    match error {
+        AuthError::Missing | AuthError::Unknown => {
+            audit.note(None, failure(None, if has_token { "invalid_key" } else { "missing_or_malformed_header" }));
+            if has_token { Problem::invalid_key() } else { Problem::missing_credentials() }
+        }
+        AuthError::Dead { principal, state } => {
+            let event = failure(principal.key_id.as_deref(), "invalid_key").with("state", state);
+            audit.note(Some(&principal.scope), event);
+            Problem::invalid_key()
+        }
+        AuthError::Token(error) => {
+            audit.note(None, failure(None, "invalid_token"));
+            Problem::new(ErrorCode::Unauthorized, error.to_string())
+        }
+        AuthError::Issuer(error) => {
+            Problem::new(ErrorCode::Unavailable, error.to_string()).retry_after(error.retry_after)
+        }
+        AuthError::Closed(reason) => Problem::new(ErrorCode::Unavailable, reason),
+        AuthError::Store(error) => Problem::from(error),
+    }
+}
+
+/// Static keys share one id, so that their limit goes by the key itself. A subject has many tokens and one limit.
+fn limit_key(principal: &Principal, key_id: &str, token: Option<&str>) -> u64 {
     use std::hash::BuildHasher;
     static SEED: std::sync::LazyLock<std::hash::RandomState> = std::sync::LazyLock::new(Default::default);
-    SEED.hash_one((key_id, token))
+    let token = token.filter(|_| principal.credential == Credential::StaticKey);
+    SEED.hash_one((principal.scope.tenant(), key_id, token))
 }
 
 /// The token after `Bearer`, in any case; `None` where there is none.
@@ -118,18 +156,26 @@ fn bearer(parts: &Parts) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Static keys and open mode pin no project, so that `X-Project-Id` may choose one inside the tenant. A stored key
-/// may name its own project; an owner may name any project of its tenant (`spec/engramia/00` §1).
-fn scope(parts: &Parts, principal: &Principal) -> Result<Scope, Problem> {
+/// Static keys, open mode and tokens that name no project leave it to `X-Project-Id` to choose one inside the tenant. A
+/// stored key may name its own project; an owner may name any project of its tenant (`spec/engramia/00` §1). A token
+/// that names a project opens no other, whatever its role: the issuer has decided.
+async fn scope(parts: &Parts, state: &AppState, principal: &Principal) -> Result<Scope, Problem> {
     let Some(wanted) = parts.headers.get("x-project-id") else { return Ok(principal.scope.clone()) };
-    let refused = |text: &str| Problem::new(ErrorCode::Forbidden, text);
+    let refused = |text: &str| Err(Problem::new(ErrorCode::Forbidden, text));
     let wanted = wanted.to_str().ok().map(str::trim).filter(|name| Scope::is_project_name(name));
     let Some(wanted) = wanted else {
-        return Err(refused("X-Project-Id must be 1 to 100 characters of A-Z, a-z, 0-9, '_', '.', '-'."));
+        return refused("X-Project-Id must be 1 to 100 characters of A-Z, a-z, 0-9, '_', '.', '-'.");
     };
-    let pinned = principal.key_id.as_deref().is_some_and(|id| id != crate::auth::STATIC_KEY_ID);
-    if pinned && wanted != principal.scope.project() && principal.role != crate::domain::Role::Owner {
-        return Err(refused("This key is bound to another project."));
+    let scope = Scope::verified(principal.scope.tenant(), wanted);
+    if scope == principal.scope {
+        return Ok(scope);
     }
-    Ok(Scope::verified(principal.scope.tenant(), wanted))
+    match (principal.credential, state.authenticator.stored()) {
+        (Credential::Token { names_project: true }, _) => refused("This token is bound to another project."),
+        (Credential::StoredKey, _) if principal.role != Role::Owner => refused("This key is bound to another project."),
+        (Credential::StoredKey, Some(keys)) if !keys.is_project(&scope).await? => {
+            refused("The tenant of this key has no such project.")
+        }
+        _ => Ok(scope),
+    }
 }

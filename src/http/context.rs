@@ -26,8 +26,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_ID: usize = 128;
 
 /// Id of the request that is being served.
-pub fn request_id() -> Option<String> {
-    REQUEST_ID.try_with(|id| id.to_string()).ok()
+pub fn request_id() -> Option<Arc<str>> {
+    REQUEST_ID.try_with(Arc::clone).ok()
 }
 
 /// A client's id if it is 1 to 128 printable ASCII characters, else a fresh one.

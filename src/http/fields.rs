@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 
 use crate::domain::record::Flaw;
-use crate::domain::{UnknownWord, alternatives};
+use crate::domain::{Scope, Timestamp, UnknownWord, alternatives, time};
 
 /// One mistake in the input.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,7 +116,17 @@ impl Fields {
     /// A whole number inside the bounds, with a default.
     pub fn integer(&mut self, name: &'static str, least: i64, most: i64, default: i64) -> i64 {
         let Some(value) = self.members.remove(name) else { return default };
-        let parsed = match &value {
+        self.as_integer(name, &value, least, most).unwrap_or(default)
+    }
+
+    /// A whole number inside the bounds that may be absent or null.
+    pub fn whole(&mut self, name: &'static str, least: i64, most: i64) -> Option<i64> {
+        let value = self.present(name)?;
+        self.as_integer(name, &value, least, most)
+    }
+
+    fn as_integer(&mut self, name: &'static str, value: &Value, least: i64, most: i64) -> Option<i64> {
+        let parsed = match value {
             Value::Number(number) => {
                 number.as_i64().or_else(|| number.as_f64().filter(|f| f.fract() == 0.0).map(|f| f as i64))
             }
@@ -127,20 +137,40 @@ impl Fields {
             None => {
                 let kind = if value.is_string() { "int_parsing" } else { "int_type" };
                 self.note(kind, name, "Input should be a valid integer", None);
-                default
             }
             Some(number) if number < least => {
                 let message = format!("Input should be greater than or equal to {least}");
                 self.note("greater_than_equal", name, message, Some(json!({ "ge": least })));
-                default
             }
             Some(number) if number > most => {
                 let message = format!("Input should be less than or equal to {most}");
                 self.note("less_than_equal", name, message, Some(json!({ "le": most })));
-                default
             }
-            Some(number) => number,
+            Some(number) => return Some(number),
         }
+        None
+    }
+
+    /// A time in ISO 8601 that may be absent or null.
+    pub fn time(&mut self, name: &'static str) -> Option<Timestamp> {
+        let text = self.text(name, Text::up_to(100))?;
+        let at = time::parse_iso(&text);
+        if at.is_none() {
+            let message = "Input should be a valid time such as 2026-04-04T12:00:00Z";
+            self.note("datetime_parsing", name, message, None);
+        }
+        at
+    }
+
+    /// The id of a project that may be absent or null.
+    pub fn project(&mut self, name: &'static str) -> Option<String> {
+        let text = self.text(name, Text::up_to(100))?;
+        if Scope::is_project_name(&text) {
+            return Some(text);
+        }
+        let message = "Input should be 1 to 100 characters of A-Z, a-z, 0-9, '_', '.', '-'";
+        self.note("string_pattern_mismatch", name, message, None);
+        None
     }
 
     /// A truth value, with a default.

@@ -14,6 +14,7 @@ use super::AppState;
 use super::client::Client;
 use super::problem::{ErrorCode, Problem};
 use crate::config::Limits as Settings;
+use crate::domain::audit::AuditAction;
 
 /// Routes that call a language model.
 const EXPENSIVE: [&str; 3] = ["/v1/evaluate", "/v1/compose", "/v1/evolve"];
@@ -44,17 +45,21 @@ impl Limits {
     }
 
     /// Takes one request from the bucket of a key.
-    pub fn check_key(&self, key: u64) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// The limit, and the answer.
+    pub fn check_key(&self, key: u64) -> Result<(), (u32, Problem)> {
         self.key.check(&key).map_err(|wait| {
-            let max = self.key.per_minute;
-            refusal(format!("Rate limit exceeded. Max {max} requests per minute per API key."), wait)
+            let max = self.key.per_minute.get();
+            (max, refusal(format!("Rate limit exceeded. Max {max} requests per minute per API key."), wait))
         })
     }
 
-    fn check_address(&self, path: &str, address: Option<IpAddr>) -> Result<(), Problem> {
+    fn check_address(&self, path: &str, address: Option<IpAddr>) -> Result<(), (u32, Problem)> {
         let buckets = if EXPENSIVE.contains(&path) { &self.expensive } else { &self.standard };
         buckets.check(&address.map(network)).map_err(|wait| {
-            refusal(format!("Rate limit exceeded. Max {} requests per minute.", buckets.per_minute), wait)
+            let max = buckets.per_minute.get();
+            (max, refusal(format!("Rate limit exceeded. Max {max} requests per minute."), wait))
         })
     }
 
@@ -103,9 +108,12 @@ pub async fn layer(State(state): State<AppState>, request: Request, next: Next) 
     let path = request.uri().path();
     if !EXEMPT.contains(&path) && !path.starts_with("/docs") {
         let address = request.extensions().get::<Client>().and_then(|client| client.0);
-        if let Err(problem) = state.limits.check_address(path, address) {
-            let ip = address.map(|ip| ip.to_string());
-            tracing::warn!(target: "engramia::audit", event = "rate_limited", ip, path, "AUDIT");
+        if let Err((limit, problem)) = state.limits.check_address(path, address) {
+            let audit = &state.services.audit;
+            audit.note(
+                None,
+                audit.event(AuditAction::RateLimited, None, address).with("path", path).with("limit", limit),
+            );
             return problem.into_response();
         }
     }

@@ -12,14 +12,16 @@ use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
     info(
         title = "Engramia",
         description = "Memory for AI agents: learn what worked, recall it by meaning, judge it, get better with every \
-                       outcome.\n\nPress **Authorize** and paste an API key. Unknown request fields are ignored; \
-                       fields are only ever added within v1.",
+                       outcome.\n\nPress **Authorize** and paste an API key, or a token of the configured issuer. Unknown \
+                       request fields are ignored; fields are only ever added within v1.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
         (name = "memory", description = "Learn, recall, feedback"),
         (name = "skills", description = "Capability tags"),
         (name = "transfer", description = "Export and import"),
+        (name = "keys", description = "API keys"),
+        (name = "audit", description = "What was done, and by whom"),
         (name = "maintenance", description = "Time decay"),
         (name = "service", description = "Health, statistics, version")
     ),
@@ -35,7 +37,7 @@ impl Modify for BearerKey {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("An API key: `Authorization: Bearer <key>`"))
+            .description(Some("An API key, or in OIDC mode a token of the issuer: `Authorization: Bearer <key>`"))
             .build();
         openapi.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(bearer));
     }
@@ -64,13 +66,13 @@ pub struct Errors;
 impl IntoResponses for Errors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         [
-            ("401", "No or unknown key"),
+            ("401", "No or unknown key, or a token that is not accepted"),
             ("403", "The role lacks the permission"),
             ("404", "Unknown route or resource"),
             ("413", "Body too large"),
             ("422", "The input is wrong; every mistake is listed"),
-            ("429", "Too many requests; see `Retry-After`"),
-            ("503", "Storage failed, maintenance, or the server is busy; see `Retry-After`"),
+            ("429", "Too many requests, see `Retry-After`; or a quota is reached"),
+            ("503", "Storage or token issuer failed, maintenance, or the server is busy; see `Retry-After`"),
         ]
         .into_iter()
         .map(|(status, description)| {

@@ -13,7 +13,7 @@ use super::context;
 use super::fields::Finding;
 use crate::domain::words;
 use crate::ports::ModelError;
-use crate::service::ServiceError;
+use crate::service::{Quota, ServiceError};
 use crate::store::StoreError;
 
 words! {
@@ -25,6 +25,9 @@ words! {
         MethodNotAllowed = "METHOD_NOT_ALLOWED",
         Validation = "VALIDATION_ERROR",
         PayloadTooLarge = "PAYLOAD_TOO_LARGE",
+        /// The state of the thing does not allow it; the original gives such errors no code of their own.
+        Conflict = "ERROR",
+        QuotaExceeded = "QUOTA_EXCEEDED",
         RateLimited = "RATE_LIMITED",
         Internal = "INTERNAL_ERROR",
         Provider = "PROVIDER_ERROR",
@@ -43,7 +46,8 @@ impl ErrorCode {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Validation => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::RateLimited | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Provider => StatusCode::BAD_GATEWAY,
             Self::Storage | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -58,12 +62,14 @@ pub struct Problem {
     detail: Value,
     context: Map<String, Value>,
     retry_after: Option<Duration>,
+    /// Members beside the others, where the guide prints an error in its own shape.
+    flat: Map<String, Value>,
 }
 
 impl Problem {
     /// An error with a text.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: Value::String(detail.into()), context: Map::new(), retry_after: None }
+        Self { code, detail: Value::String(detail.into()), context: Map::new(), retry_after: None, flat: Map::new() }
     }
 
     /// Everything that is wrong with the input, one item each (`spec/engramia/00` §5.3).
@@ -101,6 +107,16 @@ impl Problem {
         Self::new(ErrorCode::PayloadTooLarge, detail).with("max_bytes", limit)
     }
 
+    /// 429: a limit that no waiting lifts, in both documented shapes.
+    fn quota(text: String, Quota { metric, current, limit }: Quota) -> Self {
+        let mut problem = Self::new(ErrorCode::QuotaExceeded, text.as_str());
+        problem = problem.with("metric", metric).with("current", current).with("limit", limit);
+        problem.flat = problem.context.clone();
+        problem.flat.insert("error".to_owned(), json!("quota_exceeded"));
+        problem.flat.insert("message".to_owned(), json!(text));
+        problem
+    }
+
     /// 500 without a reason; the reason is in the log under the request id.
     pub fn internal() -> Self {
         Self::new(ErrorCode::Internal, "An internal error occurred.")
@@ -110,11 +126,14 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut body = json!({ "error_code": self.code.as_str(), "detail": self.detail });
+        for (name, value) in self.flat {
+            body[name] = value;
+        }
         if !self.context.is_empty() {
             body["error_context"] = Value::Object(self.context);
         }
         if let Some(id) = context::request_id() {
-            body["request_id"] = Value::String(id);
+            body["request_id"] = json!(*id);
         }
         let mut response =
             (self.code.status(), [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
@@ -137,8 +156,16 @@ impl From<ServiceError> for Problem {
                 let findings: Vec<_> = flaws.into_iter().map(|(at, flaw)| Finding::of_record(at, flaw)).collect();
                 Self::invalid(&findings)
             }
-            ServiceError::PatternNotFound => Self::new(ErrorCode::NotFound, text),
-            ServiceError::Forbidden(..) | ServiceError::NotTheAuthor => Self::new(ErrorCode::Forbidden, text),
+            ServiceError::PatternNotFound | ServiceError::KeyNotFound => Self::new(ErrorCode::NotFound, text),
+            ServiceError::Forbidden(..)
+            | ServiceError::NotTheAuthor
+            | ServiceError::RoleTooHigh { .. }
+            | ServiceError::RankTooLow { .. }
+            | ServiceError::ForeignProject => Self::new(ErrorCode::Forbidden, text),
+            ServiceError::Founded | ServiceError::AlreadyRevoked | ServiceError::RotatesRevoked => {
+                Self::new(ErrorCode::Conflict, text)
+            }
+            ServiceError::Quota(quota) => Self::quota(text, quota),
             ServiceError::Busy { retry_after } => Self::new(ErrorCode::Unavailable, text).retry_after(retry_after),
             ServiceError::Model(error) => Self::from(error),
             ServiceError::Store(error) => Self::from(error),
@@ -150,6 +177,10 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Busy(busy) => Self::from(ServiceError::from(busy)),
+            StoreError::Contended(_) => {
+                tracing::warn!(error = chain(&error), "transactions got in each other's way");
+                Self::new(ErrorCode::Storage, "Storage backend error.").retry_after(Duration::from_secs(1))
+            }
             StoreError::Corrupt { .. } | StoreError::Backend(_) => {
                 tracing::error!(error = chain(&error), "storage failed");
                 Self::new(ErrorCode::Storage, "Storage backend error.").retry_after(Duration::from_secs(1))

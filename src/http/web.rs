@@ -6,11 +6,11 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
-use subtle::ConstantTimeEq;
 
 use super::AppState;
 use super::problem::{ErrorCode, Problem};
 use crate::auth;
+use crate::domain::credential;
 
 /// What the documentation page may load: only what this server serves.
 const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
@@ -40,8 +40,8 @@ pub async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Respo
     }
     if let Some(token) = &telemetry.metrics_token {
         let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        let sent = sent.map(|bytes| auth::hash(&String::from_utf8_lossy(bytes)));
-        if !sent.is_some_and(|sent| sent.ct_eq(&auth::hash(token.expose_secret())).into()) {
+        let known = [credential::hash(token.expose_secret())];
+        if !sent.is_some_and(|bytes| auth::is_one_of(&known, &String::from_utf8_lossy(bytes))) {
             return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "Unauthorized").into_response();
         }
     }
@@ -50,6 +50,7 @@ pub async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Respo
         Err(error) => return Problem::from(error).into_response(),
     };
     state.metrics.set_totals(&totals);
+    state.metrics.audit_lost.inc_by(state.services.audit.take_lost());
     state.metrics.compute_queue.set(i64::try_from(state.services.compute.queued()).unwrap_or(i64::MAX));
     match state.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),

@@ -1,7 +1,7 @@
 //! learn: redact, embed, de-duplicate, store (`spec/engramia/20` §1, decision 14).
 
 use super::texts::INLINE_BYTES;
-use super::{Result, Services};
+use super::{Quota, Result, Services, again};
 use crate::domain::evidence::Evidence;
 use crate::domain::pattern::{Extra, Fingerprint};
 use crate::domain::text::WordSet;
@@ -76,7 +76,7 @@ impl Services {
     /// Stores a run, or joins its evidence to the pattern it repeats.
     pub async fn learn(&self, caller: &Caller, run: Learn) -> Result<Learned> {
         let now = self.clock.now();
-        let (score, run_id, on_duplicate) = (run.eval_score, run.run_id.clone(), run.on_duplicate);
+        let on_duplicate = run.on_duplicate;
         let new = NewPattern {
             key: PatternKey::of_task(&run.task, now.timestamp_millis()),
             task: run.task,
@@ -87,11 +87,11 @@ impl Services {
             run_id: run.run_id,
             author: caller.key_id.as_deref().map(str::to_owned),
             redacted: false,
-            success_score: score,
+            success_score: run.eval_score,
             reuse_count: 0,
             created_at: now,
             decayed_at: now,
-            evidence: Evidence::of(score, Evidence::SELF_REPORTED),
+            evidence: Evidence::of(run.eval_score, Evidence::SELF_REPORTED),
             extra: Extra::default(),
         };
         let mut prepared = self.prepare(vec![new], Priority::Interactive).await?;
@@ -104,12 +104,29 @@ impl Services {
             OnDuplicate::Merge | OnDuplicate::Skip => self.look(caller, &new, &fingerprint, vector.as_ref()).await?,
         };
 
+        let write = || self.write_run(caller, &new, &fingerprint, vector.as_ref(), on_duplicate, &look);
+        let learned = again(write).await?;
+        if vector.is_none() {
+            self.backlog.wake();
+        }
+        Ok(learned)
+    }
+
+    /// One unit of work: looks once more, then stores or joins.
+    async fn write_run(
+        &self,
+        caller: &Caller,
+        new: &NewPattern,
+        fingerprint: &Fingerprint,
+        vector: Option<&Vector>,
+        on_duplicate: OnDuplicate,
+        look: &Look,
+    ) -> Result<Learned> {
+        let score = new.success_score;
         let mut work = self.store.begin(&caller.scope).await?;
         let twin = match on_duplicate {
             OnDuplicate::KeepBoth => None,
-            OnDuplicate::Merge | OnDuplicate::Skip => {
-                find_twin(work.as_mut(), &new, &fingerprint, vector.as_ref(), look).await?
-            }
+            OnDuplicate::Merge | OnDuplicate::Skip => find_twin(work.as_mut(), new, fingerprint, vector, look).await?,
         };
         let (stored, id, key) = match twin {
             Some(twin) if on_duplicate == OnDuplicate::Skip => (false, None, twin.body.key),
@@ -119,22 +136,32 @@ impl Services {
                 (stored, Some(merged.id), merged.body.key)
             }
             None => {
-                let (id, key) = insert(work.as_mut(), new, vector.as_ref()).await?;
+                let (id, key) = insert(work.as_mut(), new, vector).await?;
+                self.within_quota(caller, work.as_mut(), 1).await?;
                 (true, Some(id), key)
             }
         };
         if let Some(id) = id {
-            let evaluation = Evaluation { id: self.new_id(), score, weight: Evidence::SELF_REPORTED, run_id, at: now };
+            let (run_id, weight) = (new.run_id.clone(), Evidence::SELF_REPORTED);
+            let evaluation = Evaluation { id: self.new_id(), score, weight, run_id, at: new.created_at };
             work.patterns().record_evaluation(id, &evaluation).await?;
         }
         let success = u64::from(score >= self.rules.success_threshold);
         work.statistics().count_runs(1, success, &[score]).await?;
         let pattern_count = work.statistics().get().await?.patterns;
         work.commit().await?;
-        if vector.is_none() {
-            self.backlog.wake();
-        }
         Ok(Learned { stored, pattern_count, pattern_key: key })
+    }
+
+    /// Refuses if the patterns that this unit of work has added are too many for the caller's key. The count is part of
+    /// the unit: whoever adds at the same time is counted before or after, and never beyond the limit.
+    pub(super) async fn within_quota(&self, caller: &Caller, work: &mut dyn Work, added: u64) -> Result<()> {
+        let Some(limit) = caller.max_patterns.map(u64::from).filter(|_| added > 0) else { return Ok(()) };
+        let count = work.statistics().get().await?.patterns;
+        if count <= limit {
+            return Ok(());
+        }
+        Err(self.exceeded(caller, Quota { metric: "patterns", current: count - added, limit }))
     }
 
     /// The task's vector. A provider that fails costs the vector, not the pattern: it is embedded later.
@@ -185,7 +212,7 @@ async fn find_twin(
     new: &NewPattern,
     fingerprint: &Fingerprint,
     vector: Option<&Vector>,
-    look: Look,
+    look: &Look,
 ) -> Result<Option<Pattern>> {
     if let Some(twin) = work.patterns().equal(fingerprint).await? {
         return Ok(Some(twin));
@@ -216,15 +243,15 @@ fn twin_among(new: &NewPattern, candidates: Vec<Pattern>) -> Option<Pattern> {
 }
 
 /// Joins the evidence of `new` to `twin`; whether its code was taken over.
-fn merge(mut twin: Pattern, new: NewPattern) -> (bool, Pattern) {
+fn merge(mut twin: Pattern, new: &NewPattern) -> (bool, Pattern) {
     let better = new.code != twin.body.code && new.success_score > twin.body.success_score;
     let before = twin.body.evidence;
     let body = &mut twin.body;
     body.evidence = before.and(new.evidence);
     if better {
-        body.code = new.code;
-        body.output = new.output;
-        body.run_id = new.run_id;
+        body.code.clone_from(&new.code);
+        body.output.clone_from(&new.output);
+        body.run_id.clone_from(&new.run_id);
         body.redacted |= new.redacted;
         body.success_score = new.success_score;
         body.decayed_at = new.decayed_at;
@@ -238,13 +265,16 @@ fn merge(mut twin: Pattern, new: NewPattern) -> (bool, Pattern) {
 }
 
 /// Inserts under the first free key: two runs of one task in one millisecond are two patterns.
-async fn insert(work: &mut dyn Work, mut new: NewPattern, vector: Option<&Vector>) -> Result<(PatternId, PatternKey)> {
-    let mut millis = new.created_at.timestamp_millis();
+async fn insert(work: &mut dyn Work, new: &NewPattern, vector: Option<&Vector>) -> Result<(PatternId, PatternKey)> {
+    if let Some(id) = work.patterns().insert(new, vector).await? {
+        return Ok((id, new.key.clone()));
+    }
+    let (mut new, mut millis) = (new.clone(), new.created_at.timestamp_millis());
     loop {
+        millis += 1;
+        new.key = PatternKey::of_task(&new.task, millis);
         if let Some(id) = work.patterns().insert(&new, vector).await? {
             return Ok((id, new.key));
         }
-        millis += 1;
-        new.key = PatternKey::of_task(&new.task, millis);
     }
 }

@@ -2,10 +2,14 @@
 //! work, and embeds, redacts and compares before it opens one that writes.
 
 pub mod aging;
+pub mod audit;
+pub mod copy;
 pub mod embedding;
 pub mod feedback;
 pub mod health;
+pub mod keys;
 pub mod learn;
+pub mod original;
 pub mod patterns;
 pub mod ranking;
 pub mod recall;
@@ -35,6 +39,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// What has to be accounted for.
+    pub audit: Arc<audit::AuditTrail>,
     /// What recalls leave behind.
     pub reuse: Arc<reuse::ReuseLog>,
     /// Patterns that wait for a vector.
@@ -52,6 +58,19 @@ pub struct Rules {
     pub tiers: Thresholds,
     /// A run with a score at or above counts as success.
     pub success_threshold: f64,
+    /// Most projects of a tenant; `None` for no limit.
+    pub max_projects: Option<u32>,
+}
+
+/// A limit that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// What is counted: `patterns` or `projects`.
+    pub metric: &'static str,
+    /// How many there are.
+    pub current: u64,
+    /// How many there may be.
+    pub limit: u64,
 }
 
 /// A result of a use case.
@@ -75,6 +94,45 @@ pub enum ServiceError {
     /// An editor may delete only what it wrote.
     #[error("Editors can only delete patterns they created.")]
     NotTheAuthor,
+    /// No such key in the caller's project.
+    #[error("Key not found.")]
+    KeyNotFound,
+    /// There is a first key already.
+    #[error("Bootstrap already completed. Use an existing admin/owner key to create more keys.")]
+    Founded,
+    /// A key is revoked once.
+    #[error("Key is already revoked.")]
+    AlreadyRevoked,
+    /// A revoked key stays so.
+    #[error("Cannot rotate a revoked key.")]
+    RotatesRevoked,
+    /// Nobody hands on more than the role allows.
+    #[error(
+        "Role '{}' may assign at most '{}' keys. Requested role '{}' is not permitted.",
+        own.as_str(), most.as_str(), wanted.as_str()
+    )]
+    RoleTooHigh {
+        /// Role of the caller.
+        own: Role,
+        /// The highest role that it may give.
+        most: Role,
+        /// The role that was asked for.
+        wanted: Role,
+    },
+    /// Nobody ends or takes over the key of a higher role.
+    #[error("Role '{}' may not revoke or rotate a key with the role '{}'.", own.as_str(), key.as_str())]
+    RankTooLow {
+        /// Role of the caller.
+        own: Role,
+        /// Role of the key.
+        key: Role,
+    },
+    /// A key for another project than the caller's.
+    #[error("Only an owner may create keys for another project.")]
+    ForeignProject,
+    /// A limit is reached.
+    #[error("{}", .0.text())]
+    Quota(Quota),
     /// Too much work is queued.
     #[error("The server is busy. Please try again later.")]
     Busy {
@@ -87,6 +145,15 @@ pub enum ServiceError {
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
+}
+
+impl Quota {
+    fn text(&self) -> &'static str {
+        match self.metric {
+            "projects" => "Project quota reached. Delete old projects or upgrade your plan.",
+            _ => "Pattern quota reached. Delete old patterns or upgrade your plan.",
+        }
+    }
 }
 
 impl From<StoreError> for ServiceError {
@@ -113,6 +180,20 @@ impl From<crate::compute::Busy> for ServiceError {
     }
 }
 
+/// How often a unit of work is tried in all.
+const ATTEMPTS: usize = 3;
+
+/// Runs a unit of work, and again if it lost against another one. Nothing but the database may be changed in it.
+async fn again<T, F: Future<Output = Result<T>>>(mut run: impl FnMut() -> F) -> Result<T> {
+    for _ in 1..ATTEMPTS {
+        match run().await {
+            Err(ServiceError::Store(StoreError::Contended(error))) => tracing::debug!(%error, "trying again"),
+            outcome => return outcome,
+        }
+    }
+    run().await
+}
+
 impl Services {
     /// A UUIDv7 from the injected clock and randomness, so that ids are in order of time and repeatable in tests.
     pub fn new_id(&self) -> String {
@@ -120,5 +201,35 @@ impl Services {
         self.entropy.fill(&mut random);
         let millis = u64::try_from(self.clock.now().timestamp_millis()).unwrap_or(0);
         uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contended() -> ServiceError {
+        StoreError::Contended(anyhow::anyhow!("deadlock")).into()
+    }
+
+    #[tokio::test]
+    async fn only_what_lost_against_another_is_tried_again() {
+        for (failures, tries, succeeds) in [(0, 1, true), (2, 3, true), (9, 3, false)] {
+            let mut runs = 0;
+            let outcome = again(|| {
+                runs += 1;
+                let lost = runs <= failures;
+                async move { if lost { Err(contended()) } else { Ok(()) } }
+            });
+            assert_eq!(outcome.await.is_ok(), succeeds);
+            assert_eq!(runs, tries);
+        }
+        let mut runs = 0;
+        let outcome: Result<()> = again(|| {
+            runs += 1;
+            async { Err(ServiceError::PatternNotFound) }
+        })
+        .await;
+        assert!(outcome.is_err() && runs == 1);
     }
 }

@@ -1,6 +1,8 @@
 //! Deleting a pattern.
 
+use super::audit::commit;
 use super::{Result, ServiceError, Services};
+use crate::domain::audit::AuditAction;
 use crate::domain::{Caller, PatternKey, Permission};
 
 impl Services {
@@ -19,7 +21,8 @@ impl Services {
         }
         let deleted = work.patterns().delete(&key).await?;
         if deleted {
-            work.commit().await?;
+            let event = self.audit.event_of(AuditAction::PatternDeleted, caller).on("pattern", key.to_string());
+            commit(work, &caller.scope, &event).await?;
         }
         Ok(deleted)
     }

@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use futures_util::{Stream, stream};
 use serde_json::{Map, Value};
 
+use super::audit::commit;
 use super::{Result, ServiceError, Services};
+use crate::domain::audit::{AuditAction, AuditEvent};
 use crate::domain::pattern::Fingerprint;
-use crate::domain::record::{self, Archive};
+use crate::domain::record::{self, Archive, Flaw};
 use crate::domain::{Caller, NewPattern, Pattern, PatternKey, Scope, Skill, Timestamp};
-use crate::ports::{Priority, Vector};
+use crate::ports::{Embedder, Priority, Vector};
+use crate::store::Work;
 
 /// Patterns that are read or written in one unit of work.
 const BATCH: usize = 500;
@@ -25,14 +28,25 @@ pub struct Record {
     pub data: Map<String, Value>,
 }
 
+/// What a batch came to.
+struct Stored {
+    new: usize,
+    replaced: usize,
+    /// Whether some have no vector yet.
+    waiting: bool,
+}
+
 impl Services {
     /// Every pattern of the scope in key order, read page by page.
     ///
     /// # Errors
     /// When reuse counts cannot be written first.
-    pub async fn export(&self, scope: &Scope) -> Result<impl Stream<Item = Result<Vec<Pattern>>> + Send + 'static> {
+    pub async fn export(&self, caller: &Caller) -> Result<impl Stream<Item = Result<Vec<Pattern>>> + Send + 'static> {
         self.reuse.flush(self.store.as_ref()).await?;
-        let (store, scope) = (std::sync::Arc::clone(&self.store), scope.clone());
+        let count = self.store.read(&caller.scope).await?.statistics().get().await?.patterns;
+        let event = self.audit.event_of(AuditAction::DataExported, caller).with("patterns", count);
+        self.audit.note(Some(&caller.scope), event);
+        let (store, scope) = (std::sync::Arc::clone(&self.store), caller.scope.clone());
         Ok(stream::try_unfold(None::<PatternKey>, move |after| {
             let (store, scope) = (std::sync::Arc::clone(&store), scope.clone());
             async move {
@@ -46,10 +60,10 @@ impl Services {
     /// `overwrite`) are skipped. Everything is checked before anything is stored.
     ///
     /// # Errors
-    /// Every flaw of every record.
+    /// Every flaw of every record; the limit of the caller's key, and then nothing is stored.
     pub async fn import(&self, caller: &Caller, records: Vec<Record>, overwrite: bool) -> Result<usize> {
-        let now = self.clock.now();
-        let (mut patterns, mut flaws) = (Vec::with_capacity(records.len()), Vec::new());
+        let (now, total) = (self.clock.now(), records.len());
+        let (mut patterns, mut flaws) = (Vec::with_capacity(total), Vec::new());
         for (at, record) in records.into_iter().enumerate() {
             let Ok(key) = PatternKey::parse(&record.key) else { continue };
             if record.version > record::VERSION {
@@ -63,42 +77,75 @@ impl Services {
         if !flaws.is_empty() {
             return Err(ServiceError::InvalidRecords(flaws));
         }
+        let event = self.audit.event_of(AuditAction::BulkImport, caller);
+        let event = event.with("total", total).with("overwrite", overwrite);
         let mut imported = 0;
-        let mut patterns = patterns.into_iter();
+        let outcome = self.import_all(caller, patterns, overwrite, &event, &mut imported).await;
+        if outcome.is_err() && imported > 0 {
+            // Some batches are stored, the one that was to say so is not.
+            self.audit.note(Some(&caller.scope), event.with("imported", imported));
+        }
+        outcome.map(|()| imported)
+    }
+
+    /// Stores in batches; the last one records the import.
+    async fn import_all(
+        &self,
+        caller: &Caller,
+        patterns: Vec<NewPattern>,
+        overwrite: bool,
+        event: &AuditEvent,
+        imported: &mut usize,
+    ) -> Result<()> {
+        // What may turn out to be too much is one unit of work.
+        let size = if caller.max_patterns.is_some() { patterns.len() } else { BATCH };
+        let mut patterns = patterns.into_iter().peekable();
         loop {
-            let batch: Vec<NewPattern> = patterns.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
-                return Ok(imported);
+            let batch: Vec<NewPattern> = patterns.by_ref().take(size).collect();
+            let (mut work, stored) = self.write_batch(&caller.scope, batch, overwrite, &HashMap::new()).await?;
+            self.within_quota(caller, work.as_mut(), stored.new as u64).await?;
+            let so_far = *imported + stored.new + stored.replaced;
+            if patterns.peek().is_some() {
+                work.commit().await?;
+            } else {
+                commit(work, &caller.scope, &event.clone().with("imported", so_far)).await?;
             }
-            imported += self.store_batch(&caller.scope, batch, overwrite, &HashMap::new()).await?;
+            *imported = so_far;
+            self.embed_later(&stored);
+            if patterns.peek().is_none() {
+                return Ok(());
+            }
         }
     }
 
-    /// Redacts, embeds (or takes the vector given by key) and writes one batch; how many were stored.
-    async fn store_batch(
+    /// Redacts, embeds (or takes the vector given by key) and writes one batch, without committing it.
+    async fn write_batch(
         &self,
         scope: &Scope,
         batch: Vec<NewPattern>,
         overwrite: bool,
         given: &HashMap<PatternKey, Vector>,
-    ) -> Result<usize> {
+    ) -> Result<(Box<dyn Work>, Stored)> {
         let prepared = self.prepare(batch, Priority::Background).await?;
         let vectors = self.vectors_of(&prepared, given).await?;
-        let mut stored = 0;
+        let mut stored = Stored { new: 0, replaced: 0, waiting: vectors.iter().any(Option::is_none) };
         let mut work = self.store.begin(scope).await?;
         for ((pattern, _), vector) in prepared.into_iter().zip(&vectors) {
             if work.patterns().insert(&pattern, vector.as_ref()).await?.is_some() {
-                stored += 1;
+                stored.new += 1;
             } else if overwrite && let Some(existing) = work.patterns().find(&pattern.key).await? {
                 work.patterns().update(&Pattern { id: existing.id, body: pattern }, vector.as_ref()).await?;
-                stored += 1;
+                stored.replaced += 1;
             }
         }
-        work.commit().await?;
-        if vectors.iter().any(Option::is_none) && self.embedder.is_some() {
+        Ok((work, stored))
+    }
+
+    /// Has the patterns of a batch embedded that have no vector yet.
+    fn embed_later(&self, batch: &Stored) {
+        if batch.waiting && self.embedder.is_some() {
             self.backlog.wake();
         }
-        Ok(stored)
     }
 
     async fn vectors_of(
@@ -122,36 +169,59 @@ impl Services {
         Ok(vectors)
     }
 
-    /// Takes over one scope of an older installation. Doing it again changes nothing.
-    pub async fn adopt(&self, archive: Archive) -> Result<usize> {
+    /// Takes over one scope of an older installation. What is there already stays as it is, so that doing it again
+    /// changes nothing.
+    pub async fn adopt(&self, archive: Archive) -> Result<Adopted> {
         let now = self.clock.now();
         let scope = archive.scope;
-        let given = self.compatible(archive.model.as_deref(), archive.vectors).await;
-        let (mut stored, mut skipped) = (0, 0);
+        let length = match archive.vectors.is_empty() {
+            true => None,
+            false => usable_length(self.embedder.as_deref(), archive.model.as_deref()).await,
+        };
+        let given = self.compatible(length, archive.vectors);
+        let mut adopted = Adopted::default();
         let mut batch = Vec::with_capacity(BATCH);
         let mut patterns = archive.patterns.into_iter().peekable();
         while let Some((key, data)) = patterns.next() {
             match record::parse(key.clone(), data, now) {
                 Ok(pattern) => batch.push(pattern),
                 Err(flaws) => {
-                    skipped += 1;
-                    let flaws: Vec<_> = flaws.iter().map(|flaw| flaw.path.join(".")).collect();
-                    tracing::warn!(%key, ?flaws, "an old pattern is flawed and was left out");
+                    let names: Vec<_> = flaws.iter().map(|flaw| flaw.path.join(".")).collect();
+                    tracing::warn!(%key, flaws = ?names, "an old pattern is flawed and was left out");
+                    adopted.flawed.push((key, flaws));
                 }
             }
             if batch.len() == BATCH || patterns.peek().is_none() {
-                stored += self.store_batch(&scope, std::mem::take(&mut batch), false, &given).await?;
+                // Embedding what is there already would cost time, and money where a provider does it.
+                let new = self.unknown(&scope, std::mem::take(&mut batch)).await?;
+                let (work, written) = self.write_batch(&scope, new, false, &given).await?;
+                work.commit().await?;
+                self.embed_later(&written);
+                adopted.stored += written.new;
             }
         }
-        self.adopt_rest(&scope, archive.skills, &archive.feedback, (archive.runs, archive.successes), now).await?;
+        let counts = (archive.runs, archive.successes, archive.recent_scores);
+        self.adopt_rest(&scope, archive.skills, &archive.feedback, counts, now).await?;
         tracing::info!(
             tenant = scope.tenant(),
             project = scope.project(),
-            imported = stored,
-            skipped,
-            "took over an older data directory"
+            imported = adopted.stored,
+            skipped = adopted.flawed.len(),
+            "took over an older installation's data"
         );
-        Ok(stored)
+        Ok(adopted)
+    }
+
+    /// Those of a batch whose keys are not taken.
+    async fn unknown(&self, scope: &Scope, batch: Vec<NewPattern>) -> Result<Vec<NewPattern>> {
+        let mut work = self.store.read(scope).await?;
+        let mut unknown = Vec::with_capacity(batch.len());
+        for pattern in batch {
+            if work.patterns().find(&pattern.key).await?.is_none() {
+                unknown.push(pattern);
+            }
+        }
+        Ok(unknown)
     }
 
     async fn adopt_rest(
@@ -159,44 +229,58 @@ impl Services {
         scope: &Scope,
         skills: Vec<(PatternKey, Vec<String>)>,
         feedback: &[crate::domain::Feedback],
-        (runs, successes): (u64, u64),
+        (runs, successes, recent_scores): (u64, u64, Vec<f64>),
         now: Timestamp,
     ) -> Result<()> {
         let mut work = self.store.begin(scope).await?;
+        work.projects().register(scope.project(), None, now).await?;
         for (key, tags) in skills {
-            if let Some(pattern) = work.patterns().find(&key).await? {
+            if let Some(pattern) = work.patterns().find(&key).await?
+                && work.skills().count(pattern.id).await? == 0
+            {
                 work.skills().set(pattern.id, &Skill::distinct(tags.iter().map(String::as_str)), now).await?;
             }
         }
-        if !feedback.is_empty() {
+        if !feedback.is_empty() && work.feedback().all().await?.is_empty() {
             work.feedback().replace(feedback).await?;
         }
         let counted = work.statistics().get().await?;
         let (runs, successes) = (runs.saturating_sub(counted.runs), successes.saturating_sub(counted.successes));
-        work.statistics().count_runs(runs, successes, &[]).await?;
+        let scores = if counted.recent_scores.is_empty() { recent_scores } else { Vec::new() };
+        if runs > 0 || successes > 0 || !scores.is_empty() {
+            work.statistics().count_runs(runs, successes, &scores).await?;
+        }
         work.commit().await?;
         Ok(())
     }
 
-    /// Old vectors that our embedder could have made: those of the same model and of the same length as one that it
-    /// makes now.
-    async fn compatible(
-        &self,
-        model: Option<&str>,
-        vectors: Vec<(PatternKey, Vec<f32>)>,
-    ) -> HashMap<PatternKey, Vector> {
-        let (Some(embedder), Some(model)) = (&self.embedder, model) else { return HashMap::new() };
-        let model = model.rsplit('/').next().unwrap_or(model).to_lowercase();
-        let same_model = !model.is_empty() && embedder.space().as_str().to_lowercase().contains(&model);
-        if vectors.is_empty() || !same_model {
-            return HashMap::new();
-        }
-        let Ok(sample) = embedder.embed(&["sample"], Priority::Background).await else { return HashMap::new() };
-        let length = sample.first().map(|vector| vector.values.len());
+    /// Old vectors of the length of those that our embedder makes, if it could have made them.
+    fn compatible(&self, length: Option<usize>, vectors: Vec<(PatternKey, Vec<f32>)>) -> HashMap<PatternKey, Vector> {
+        let (Some(embedder), Some(length)) = (&self.embedder, length) else { return HashMap::new() };
         vectors
             .into_iter()
-            .filter(|(_, values)| Some(values.len()) == length)
+            .filter(|(_, values)| values.len() == length)
             .filter_map(|(key, values)| Some((key, Vector::normalized(embedder.space().clone(), values)?)))
             .collect()
     }
+}
+
+/// What became of an older installation's patterns.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// How many were stored.
+    pub stored: usize,
+    /// Those that were left out, and why.
+    pub flawed: Vec<(PatternKey, Vec<Flaw>)>,
+}
+
+/// Length of an embedder's vectors, if vectors of this model could be its own.
+pub(super) async fn usable_length(embedder: Option<&dyn Embedder>, model: Option<&str>) -> Option<usize> {
+    let (embedder, model) = (embedder?, model?);
+    let model = model.rsplit('/').next().unwrap_or(model).to_lowercase();
+    if model.is_empty() || !embedder.space().as_str().to_lowercase().contains(&model) {
+        return None;
+    }
+    let sample = embedder.embed(&["sample"], Priority::Background).await.ok()?;
+    Some(sample.first()?.values.len())
 }

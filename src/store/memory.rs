@@ -247,6 +247,9 @@ pub struct Totals {
     pub recall_hits: u64,
     /// Mean of the scopes' rolling averages; `None` without any evaluation.
     pub average_score: Option<f64>,
+    /// Share of the true best rows that searches through an approximate index found lately, the worst index; `None`
+    /// without such an index.
+    pub ann_recall: Option<f64>,
 }
 
 /// Counters of the scope, kept with the writes, read in constant time.

@@ -3,14 +3,24 @@
 //! A unit of work is opened *for a scope* and cannot leave it; dropping it rolls back. Times are arguments: no
 //! statement asks the database for "now".
 
+pub mod audit;
+pub mod copy;
+mod engine;
+pub mod identity;
+mod legacy;
 pub mod memory;
+pub mod original;
+pub mod postgres;
 pub mod sqlite;
 
 use async_trait::async_trait;
 
-use crate::domain::{PatternId, Role, Scope, Timestamp};
+use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
 
+pub use audit::{AuditQuery, Audits};
+pub use copy::{Copying, Inventory};
+pub use identity::{ApiKey, ApiKeys, Keys, Projects, Registration};
 pub use memory::{Feedbacks, Nearest, NearestQuery, Patterns, Skills, Statistics, Totals};
 
 /// A result of the storage layer.
@@ -30,6 +40,9 @@ pub enum StoreError {
     /// The scan's compute queue is full.
     #[error(transparent)]
     Busy(#[from] crate::compute::Busy),
+    /// The unit of work lost against another one; the same again may succeed.
+    #[error("lost against another transaction")]
+    Contended(#[source] anyhow::Error),
     /// The engine or the disk failed.
     #[error("storage backend")]
     Backend(#[source] anyhow::Error),
@@ -44,6 +57,13 @@ pub trait Store: Send + Sync {
     async fn begin(&self, scope: &Scope) -> Result<Box<dyn Work>>;
     /// API keys, which are looked up before any scope is known.
     fn api_keys(&self) -> &dyn ApiKeys;
+    /// What there is beside the scopes.
+    fn inventory(&self) -> &dyn Inventory;
+    /// Every scope that something was written in, in order after one. What belongs to a whole tenant stands in a scope
+    /// whose project has no name.
+    async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>>;
+    /// Tenants that have an audit log, in order after one.
+    async fn audited_tenants(&self, after: Option<&str>, limit: u32) -> Result<Vec<String>>;
     /// Sums over all scopes, for the instance-wide gauges.
     async fn totals(&self) -> Result<Totals>;
     /// Patterns of any scope without a vector of `space`, in id order after an id.
@@ -71,8 +91,25 @@ pub trait Work: Send {
     fn feedback(&mut self) -> &mut dyn Feedbacks;
     /// Counters of the scope.
     fn statistics(&mut self) -> &mut dyn Statistics;
+    /// API keys of the project.
+    fn keys(&mut self) -> &mut dyn Keys;
+    /// Projects of the tenant.
+    fn projects(&mut self) -> &mut dyn Projects;
+    /// The audit log.
+    fn audit(&mut self) -> &mut dyn Audits;
+    /// The scope as it is.
+    fn copying(&mut self) -> &mut dyn Copying;
     /// Makes the work durable. When this returns, it survives a crash and the next read sees it.
     async fn commit(self: Box<Self>) -> Result<()>;
+}
+
+/// The schema of a database before and after it was brought to this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema {
+    /// Version of the schema before; 0 for an empty database.
+    pub before: i64,
+    /// Version now.
+    pub now: i64,
 }
 
 /// A pattern that waits for its vector.
@@ -84,34 +121,4 @@ pub struct Unembedded {
     pub id: PatternId,
     /// The text to embed.
     pub task: String,
-}
-
-/// A stored API key; the secret itself is never stored.
-#[derive(Debug, Clone)]
-pub struct ApiKey {
-    /// UUID.
-    pub id: String,
-    /// What it opens.
-    pub scope: Scope,
-    /// For people.
-    pub name: String,
-    /// First characters, to recognise it by.
-    pub prefix: String,
-    /// SHA-256 of the whole key.
-    pub hash: [u8; 32],
-    /// What it may do.
-    pub role: Role,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
-/// API keys of all tenants.
-#[async_trait]
-pub trait ApiKeys: Send + Sync {
-    /// The key with this hash; `None` if there is none.
-    async fn find(&self, hash: &[u8; 32]) -> Result<Option<ApiKey>>;
-    /// Whether there is any key.
-    async fn any(&self) -> Result<bool>;
-    /// Stores `key` if no key exists at all; `false` otherwise.
-    async fn insert_first(&self, key: &ApiKey) -> Result<bool>;
 }

@@ -38,11 +38,14 @@ pub struct Metrics {
     pub jobs_submitted: IntCounterVec,
     /// Jobs finished, by operation and status.
     pub jobs_completed: IntCounterVec,
+    /// Audit events that are in the log only, because too many came at once.
+    pub audit_lost: IntCounter,
     /// Jobs that wait for a compute thread.
     pub compute_queue: IntGauge,
     pattern_count: IntGauge,
     pattern_count_total: IntGauge,
     avg_eval_score: Gauge,
+    ann_recall: Gauge,
     total_runs: IntGauge,
     success_rate: Gauge,
     reuse_rate: Gauge,
@@ -111,6 +114,10 @@ impl Metrics {
                 r,
                 counters("engramia_jobs_completed_total", "Async jobs finished", &["operation", "status"])
             ),
+            audit_lost: metric!(
+                r,
+                IntCounter::new("engramia_audit_events_lost_total", "Audit events that are in the log only")
+            ),
             compute_queue: metric!(
                 r,
                 IntGauge::new("engramia_compute_queue_jobs", "Jobs waiting for a compute thread")
@@ -118,6 +125,13 @@ impl Metrics {
             pattern_count: metric!(r, IntGauge::new("engramia_pattern_count", "Stored patterns")),
             pattern_count_total: metric!(r, IntGauge::new("engramia_pattern_count_total", "Stored patterns")),
             avg_eval_score: metric!(r, Gauge::new("engramia_avg_eval_score", "Rolling average eval score, 0 to 10")),
+            ann_recall: metric!(
+                r,
+                Gauge::new(
+                    "engramia_ann_recall",
+                    "Recall of the worst approximate index; 1 where every search is exact"
+                )
+            ),
             total_runs: metric!(r, IntGauge::new("engramia_total_runs", "Calls of learn")),
             success_rate: metric!(r, Gauge::new("engramia_success_rate", "Share of successful runs, 0 to 1")),
             reuse_rate: metric!(r, Gauge::new("engramia_reuse_rate", "Share of recalls with matches, 0 to 1")),
@@ -145,6 +159,7 @@ impl Metrics {
         self.pattern_count_total.set(count(totals.patterns));
         self.total_runs.set(count(totals.runs));
         self.avg_eval_score.set(totals.average_score.unwrap_or(0.0));
+        self.ann_recall.set(totals.ann_recall.unwrap_or(1.0));
         self.success_rate.set(share(totals.successes, totals.runs));
         self.reuse_rate.set(share(totals.recall_hits, totals.recalls));
     }

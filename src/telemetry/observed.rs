@@ -8,7 +8,10 @@ use prometheus::{Histogram, HistogramVec};
 use crate::domain::tier::Calibration;
 use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::{Embedder, LanguageModel, ModelError, Priority, Space, Vector};
-use crate::store::{ApiKeys, Feedbacks, Patterns, Result, Skills, Statistics, Store, Totals, Unembedded, Work};
+use crate::store::{
+    ApiKeys, Audits, Copying, Feedbacks, Inventory, Keys, Patterns, Projects, Result, Skills, Statistics, Store,
+    Totals, Unembedded, Work,
+};
 
 /// Times every call of an embedder, by provider.
 pub fn embedder(inner: Arc<dyn Embedder>, seconds: &HistogramVec) -> Arc<dyn Embedder> {
@@ -93,6 +96,15 @@ impl Store for TimedStore {
     fn api_keys(&self) -> &dyn ApiKeys {
         self.inner.api_keys()
     }
+    fn inventory(&self) -> &dyn Inventory {
+        self.inner.inventory()
+    }
+    async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>> {
+        self.inner.scopes(after, limit).await
+    }
+    async fn audited_tenants(&self, after: Option<&str>, limit: u32) -> Result<Vec<String>> {
+        self.inner.audited_tenants(after, limit).await
+    }
     async fn totals(&self) -> Result<Totals> {
         self.inner.totals().await
     }
@@ -129,6 +141,18 @@ impl Work for TimedWork {
     }
     fn statistics(&mut self) -> &mut dyn Statistics {
         self.inner.statistics()
+    }
+    fn keys(&mut self) -> &mut dyn Keys {
+        self.inner.keys()
+    }
+    fn projects(&mut self) -> &mut dyn Projects {
+        self.inner.projects()
+    }
+    fn audit(&mut self) -> &mut dyn Audits {
+        self.inner.audit()
+    }
+    fn copying(&mut self) -> &mut dyn Copying {
+        self.inner.copying()
     }
     async fn commit(self: Box<Self>) -> Result<()> {
         self.inner.commit().await

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use engramia::domain::{Feedback, Scope, Timestamp};
 use engramia::ports::Clock;
-use engramia::store::Store;
 use serde_json::{Value, json};
 
 use crate::support::app::{Setup, TestApp};

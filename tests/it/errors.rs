@@ -7,7 +7,7 @@ use axum::http::Method;
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use crate::support::app::{KEY, Setup, TestApp};
+use crate::support::app::{BOOTSTRAP_TOKEN, KEY, Setup, TestApp};
 use crate::support::fakes::StoppedClock;
 use crate::support::people::{Answer, Person};
 use crate::support::run;
@@ -243,7 +243,11 @@ async fn one_of_every_kind() -> Vec<(u16, Answer)> {
     let limited = Setup::new().var("ENGRAMIA_RATE_LIMIT_DEFAULT", "1").start().await;
     limited.owner().get("/v1/metrics").await.ok();
     let closed = Setup::new().var("ENGRAMIA_MAINTENANCE", "1").start().await;
+    let keyed = Setup::new().keyed().await.var("ENGRAMIA_MAX_PROJECTS", "1").start().await;
     vec![
+        (201, keyed.owner().post("/v1/keys", &json!({ "name": "n" })).await),
+        (409, keyed.anonymous().post("/v1/keys/bootstrap", &json!({ "token": BOOTSTRAP_TOKEN })).await),
+        (429, keyed.owner().post("/v1/keys", &json!({ "name": "n", "project_id": "one-too-many" })).await),
         (200, owner.get("/v1/health").await),
         (200, app.anonymous().get("/livez").await),
         (200, owner.get("/v1/export").await),

@@ -6,7 +6,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 
-use crate::support::app::TestApp;
+use crate::support::app::{Setup, TestApp};
 use crate::support::operations::{Operation, operations};
 
 /// Pieces of JSON text, some of them no JSON at all.
@@ -128,21 +128,23 @@ fn percent_encoded(bytes: &[u8]) -> String {
 fn nothing_that_is_sent_makes_the_server_fail() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let app = runtime.block_on(TestApp::start());
+    let app = runtime.block_on(async { Setup::new().keyed().await.start().await });
     let config = Config { cases: 128, failure_persistence: None, ..Config::default() };
     let case = (select(operations()), spoils(), tails(), any::<bool>());
     let outcome = TestRunner::new(config).run(&case, |(operation, spoil, tail, plain_query)| {
         let query = match plain_query {
-            true => format!("limit={}&offset={0}&task_type={0}", percent_encoded(&tail)),
+            true => format!("limit={}&offset={0}&task_type={0}&since={0}&cursor={0}&actor={0}", percent_encoded(&tail)),
             false => percent_encoded(&tail),
         };
         let path = operation.path.replace("{key}", &format!("patterns/{}", percent_encoded(&tail)));
+        let path = path.replace("{key_id}", &percent_encoded(&tail));
         let call = app.owner().call(operation.method.clone(), &format!("{path}?{query}"));
         let answer = runtime.block_on(call.body(spoilt(&operation, spoil)).into_future());
         prop_assert!(answer.status.as_u16() < 500, "{} {}", answer.status, answer.text());
         if answer.status.as_u16() >= 400 {
             answer.assert_documented_error();
-        } else {
+        } else if !answer.status.is_redirection() {
+            // Without a tail the path ends in a slash, and leads to the one without.
             prop_assert!(serde_json::from_slice::<Value>(&answer.bytes).is_ok(), "{}", answer.text());
         }
         Ok(())

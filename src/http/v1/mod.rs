@@ -1,8 +1,10 @@
 //! The Engramia v1 API, one file an operation group.
 
 pub mod aging;
+pub mod audit;
 pub mod feedback;
 pub mod health;
+pub mod keys;
 pub mod learn;
 pub mod patterns;
 pub mod recall;

@@ -39,10 +39,5 @@ pub async fn delete_pattern(
     // A key that is not text cannot be one of ours.
     let key = key.map(|Path(key)| key).unwrap_or_default();
     let deleted = state.services.delete_pattern(&caller, &key).await?;
-    if deleted {
-        let ip = caller.address.map(|ip| ip.to_string());
-        let (tenant_id, key_id) = (caller.scope.tenant(), caller.key_id.as_deref());
-        tracing::warn!(target: "engramia::audit", event = "pattern_deleted", pattern_key = key, tenant_id, key_id, ip, "AUDIT");
-    }
     Ok(Json(DeleteResponse { deleted, pattern_key: key }))
 }

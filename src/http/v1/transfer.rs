@@ -90,7 +90,7 @@ pub async fn export(
     State(state): State<AppState>,
     Authorized { caller, .. }: Authorized<needs::Export>,
 ) -> Result<Response, Problem> {
-    let mut pages = Box::pin(state.services.export(&caller.scope).await?);
+    let mut pages = Box::pin(state.services.export(&caller).await?);
     // The first page is read before the status goes out: a store that is down is an error, not half an answer.
     let first = pages.try_next().await?;
     let pages = stream::iter(first.map(Ok)).chain(pages);
@@ -110,9 +110,6 @@ pub async fn export(
         });
         std::future::ready(Some(text.map(Bytes::from)))
     });
-    let ip = caller.address.map(|ip| ip.to_string());
-    let (tenant_id, key_id) = (caller.scope.tenant(), caller.key_id.as_deref());
-    tracing::warn!(target: "engramia::audit", event = "data_exported", tenant_id, key_id, ip, "AUDIT");
     let body = Body::from_stream(body.map_err(|error: ServiceError| {
         tracing::error!(%error, "an export broke off");
         std::io::Error::other("the export broke off")
@@ -128,10 +125,7 @@ pub async fn import(
     Authorized { caller, .. }: Authorized<needs::Import>,
     BulkBody(body): BulkBody<ImportBody>,
 ) -> Answer<ImportResponse> {
-    let (total, overwrite) = (body.records.len(), body.overwrite);
-    let imported = state.services.import(&caller, body.records, overwrite).await?;
-    let ip = caller.address.map(|ip| ip.to_string());
-    let (tenant_id, key_id) = (caller.scope.tenant(), caller.key_id.as_deref());
-    tracing::warn!(target: "engramia::audit", event = "bulk_import", total, imported, overwrite, tenant_id, key_id, ip, "AUDIT");
+    let total = body.records.len();
+    let imported = state.services.import(&caller, body.records, body.overwrite).await?;
     Ok(Json(ImportResponse { imported, total }))
 }

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
-use chrono::{DateTime, NaiveDateTime};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::domain::record::Archive;
-use crate::domain::{Feedback, PatternKey, Scope, Timestamp, from_unix_seconds};
+use crate::domain::{Feedback, PatternKey, Scope, from_unix_seconds};
+use crate::store::legacy;
 
 /// Folder of the patterns, and the first part of their keys.
 const PATTERNS: &str = "patterns";
@@ -26,8 +26,8 @@ const PATTERNS: &str = "patterns";
 const FEEDBACK: &str = "feedback";
 /// Folders of the root that are no tenants: patterns of the default scope, and copies that this program made.
 const NO_TENANTS: [&str; 2] = [PATTERNS, "backups"];
-/// Relevance of an issue that names none: that of a new one.
-const DEFAULT_RELEVANCE: f64 = 0.5;
+/// Evaluations, which the original filed under the default scope whatever theirs was.
+const EVALUATIONS: [&str; 4] = ["evals", "default", "default", "_list.json"];
 /// Vectors are read in a stream: their file may be larger than the memory.
 const BUFFER: usize = 1 << 20;
 
@@ -75,21 +75,22 @@ fn scopes_below(tenants: &[Entry]) -> BTreeMap<Scope, PathBuf> {
 fn read_scope(root: &Path, scope: Scope, folder: &Path) -> Archive {
     // These two may also be at the root on behalf of every scope.
     let somewhere = |parts: &[&str]| below(folder, parts).or_else(|| below(root, parts));
-    let model = somewhere(&["metadata", "embedding_config.json"]).and_then(|path| model(&read(&path)?));
+    let model = somewhere(&["metadata", "embedding_config.json"]).and_then(|path| legacy::model(&read(&path)?));
     let feedback = somewhere(&[FEEDBACK, scope.tenant(), scope.project(), "_list.json"]);
     let vectors = below(folder, &["_embeddings.json"]).and_then(|path| read(&path));
     let skills: Option<Map<_, _>> = below(folder, &["skills", "_registry.json"]).and_then(|path| read(&path));
     let metrics: Option<Value> = below(folder, &["metrics", "_global.json"]).and_then(|path| read(&path));
-    let counter = |name: &str| metrics.as_ref().and_then(|metrics| metrics.get(name)).and_then(Value::as_u64);
-    let runs = counter("runs").unwrap_or(0);
+    let (runs, successes) = metrics.as_ref().map_or((0, 0), legacy::runs);
+    let evaluations: Option<Value> = below(folder, &EVALUATIONS).and_then(|path| read(&path));
     Archive {
         patterns: patterns(folder),
         vectors: vectors.map_or_else(Vec::new, |Vectors(vectors)| vectors),
         model,
-        skills: skills.unwrap_or_default().into_iter().filter_map(tags).collect(),
+        skills: legacy::tags(skills.unwrap_or_default()),
         feedback: feedback.map_or_else(Vec::new, |path| issues(&path)),
         runs,
-        successes: counter("successes").or_else(|| counter("success")).unwrap_or(0).min(runs),
+        successes,
+        recent_scores: evaluations.as_ref().map_or_else(Vec::new, legacy::recent_scores),
         scope,
     }
 }
@@ -128,47 +129,11 @@ fn pattern(key: &str, path: &Path) -> Option<(PatternKey, Map<String, Value>)> {
     Some((key, members))
 }
 
-fn model(config: &Value) -> Option<String> {
-    let names = ["model", "model_name", "embedding_model"];
-    let model = names.iter().find_map(|name| config.get(name)?.as_str())?.trim();
-    (!model.is_empty()).then(|| model.to_owned())
-}
-
-fn tags((key, tags): (String, Value)) -> Option<(PatternKey, Vec<String>)> {
-    let tags = tags.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    Some((PatternKey::parse(&key).ok()?, tags))
-}
-
-/// Recurring issues: a list, or an object that holds one.
+/// Recurring issues of a file, which was written after every one of their times.
 fn issues(path: &Path) -> Vec<Feedback> {
-    let value: Value = read(path).unwrap_or_default();
-    let list = value.as_array().or_else(|| value.as_object()?.values().find_map(Value::as_array));
-    // A time that cannot be read is not long ago: the file was written after every one of its times.
     let written = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     let written = written.and_then(|at| from_unix_seconds(at.duration_since(UNIX_EPOCH).ok()?.as_secs_f64()));
-    let issue = |item: &Value| issue(item, written.unwrap_or_default());
-    list.into_iter().flatten().filter_map(issue).collect()
-}
-
-fn issue(item: &Value, written: Timestamp) -> Option<Feedback> {
-    let text: String = item.get("pattern")?.as_str()?.trim().chars().take(Feedback::MAX_CHARS).collect();
-    let time = |name: &str| time(item.get(name)?.as_str()?);
-    let last_seen = time("last_seen").unwrap_or(written);
-    let count = item.get("count").and_then(Value::as_u64).unwrap_or(1);
-    let score = item.get("score").and_then(Value::as_f64).unwrap_or(DEFAULT_RELEVANCE);
-    (!text.is_empty()).then(|| Feedback {
-        text,
-        count: u32::try_from(count).unwrap_or(u32::MAX),
-        score: score.clamp(0.0, 1.0),
-        last_seen,
-        decayed_at: time("last_decayed").unwrap_or(last_seen),
-    })
-}
-
-/// `YYYY-MM-DDTHH:MM:SS`, UTC where no zone is named.
-fn time(text: &str) -> Option<Timestamp> {
-    let naive = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").map(|time| time.and_utc());
-    naive.or_else(|_| DateTime::parse_from_rfc3339(text).map(|time| time.to_utc())).ok()
+    legacy::issues(&read(path).unwrap_or_default(), written.unwrap_or_default())
 }
 
 /// Vectors of patterns: `{key: [..]}`, `{key: {"embedding": [..]}}` or `[{"key": .., "embedding": [..]}]`, where

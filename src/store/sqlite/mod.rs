@@ -3,12 +3,15 @@
 //! Write-ahead log with `synchronous = FULL`, one writer with group commit, four readers, FTS5, vectors as rows with
 //! in-memory indexes derived from them. One process per directory: a lock file says so.
 
+mod audit;
+mod copy;
 mod feedback;
 mod files;
-mod hot;
 mod keys;
 mod patterns;
+mod projects;
 mod rows;
+mod schema;
 mod search;
 mod skills;
 mod statistics;
@@ -22,20 +25,21 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Row, SqlSafeStr, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool};
 
 use crate::compute::ComputePool;
 use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
+use crate::store::engine::{Change, ScopeIndex};
 use crate::store::{
-    ApiKeys, Feedbacks, Patterns, Result, Skills, Statistics, Store, StoreError, Totals, Unembedded, Work,
+    ApiKeys, Audits, Copying, Feedbacks, Inventory, Keys, Patterns, Projects, Result, Schema, Skills, Statistics,
+    Store, StoreError, Totals, Unembedded, Work,
 };
 
 pub use files::read_old_directory;
-use vectors::{Change, Indexes, ScopeIndex};
+use vectors::Indexes;
 use writer::{Turn, Writer};
 
 const READERS: u32 = 4;
@@ -67,26 +71,9 @@ impl SqliteStore {
     pub async fn open(root: &Path, space: Option<Space>, compute: Arc<ComputePool>) -> anyhow::Result<Self> {
         create_directory(root)?;
         let lock = lock(root).await?;
-        let options = SqliteConnectOptions::new()
-            .filename(root.join(DATABASE))
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5))
-            .page_size(8192)
-            .pragma("journal_size_limit", "67108864")
-            .pragma("cache_size", "-8192")
-            .disable_statement_logging();
-        let mut connection = options
-            .clone()
-            .create_if_missing(true)
-            .connect()
-            .await
-            .with_context(|| format!("opening {}", root.join(DATABASE).display()))?;
-        migrations()
-            .run(&mut connection)
-            .await
-            .context("bringing the database to this version's schema (one from a newer version is not understood)")?;
+        let options = options(root);
+        let mut connection = first(root, &options).await?;
+        schema::bring_up(&mut connection).await?;
         let options = options.read_only(true);
         let pool = |most| SqlitePoolOptions::new().max_connections(most).test_before_acquire(false);
         let readers = pool(READERS)
@@ -114,13 +101,41 @@ impl SqliteStore {
     }
 }
 
-/// Every migration in order; numbers are never used twice.
-fn migrations() -> Migrator {
-    let all = [(1, "memory", include_str!("../../../migrations/sqlite/0001_memory.sql"))];
-    let migrations = all.into_iter().map(|(number, name, sql)| {
-        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-    });
-    Migrator::with_migrations(migrations.collect())
+/// Brings the schema of the database in `root` to this version; creates it if there is none.
+///
+/// # Errors
+/// As [`SqliteStore::open`].
+pub async fn migrate(root: &Path) -> anyhow::Result<Schema> {
+    create_directory(root)?;
+    let _lock = lock(root).await?;
+    let mut connection = first(root, &options(root)).await?;
+    let schema = schema::bring_up(&mut connection).await?;
+    connection.close().await?;
+    Ok(schema)
+}
+
+fn options(root: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(root.join(DATABASE))
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .page_size(8192)
+        .pragma("journal_size_limit", "67108864")
+        .pragma("cache_size", "-8192")
+        .disable_statement_logging()
+}
+
+/// The connection that may create the database and change its schema.
+async fn first(root: &Path, options: &SqliteConnectOptions) -> anyhow::Result<SqliteConnection> {
+    let creating = options.clone().create_if_missing(true).connect().await;
+    creating.with_context(|| format!("opening {}", root.join(DATABASE).display()))
+}
+
+/// Whether a directory holds a database of this program.
+pub fn is_store(root: &Path) -> bool {
+    root.join(DATABASE).is_file()
 }
 
 /// The directory of a memory is nobody else's business.
@@ -169,6 +184,18 @@ impl Store for SqliteStore {
 
     fn api_keys(&self) -> &dyn ApiKeys {
         self
+    }
+
+    fn inventory(&self) -> &dyn Inventory {
+        self
+    }
+
+    async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>> {
+        copy::scopes(&self.readers, after, limit).await
+    }
+
+    async fn audited_tenants(&self, after: Option<&str>, limit: u32) -> Result<Vec<String>> {
+        audit::tenants(&self.readers, after, limit).await
     }
 
     async fn totals(&self) -> Result<Totals> {
@@ -305,6 +332,22 @@ impl Work for SqliteWork {
     }
 
     fn statistics(&mut self) -> &mut dyn Statistics {
+        self
+    }
+
+    fn keys(&mut self) -> &mut dyn Keys {
+        self
+    }
+
+    fn projects(&mut self) -> &mut dyn Projects {
+        self
+    }
+
+    fn audit(&mut self) -> &mut dyn Audits {
+        self
+    }
+
+    fn copying(&mut self) -> &mut dyn Copying {
         self
     }
 

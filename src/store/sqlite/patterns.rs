@@ -5,14 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::rows::{self, RowMeta, pattern_columns};
+use super::rows::{self, pattern_columns};
 use super::search::scope_token;
-use super::vectors::{Change, ChangeKind};
 use super::{Access, SqliteWork, search};
 use crate::domain::pattern::Fingerprint;
 use crate::domain::text::WordSet;
 use crate::domain::{NewPattern, Pattern, PatternId, PatternKey};
 use crate::ports::Vector;
+use crate::store::engine::{Change, ChangeKind, RowMeta};
 use crate::store::memory::{Evaluation, Filter, Mark, Nearest, NearestQuery, Ranking, ScoreRow, TaskRow};
 use crate::store::{Patterns, Result};
 

@@ -1,65 +1,14 @@
 //! Between rows and domain types.
 
-use std::str::FromStr;
-
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::domain::evidence::Evidence;
 use crate::domain::pattern::Extra;
-use crate::domain::{Classification, NewPattern, Pattern, PatternId, PatternKey, Source, Timestamp, UnknownWord};
-use crate::store::memory::{Filter, Ranking};
-use crate::store::{Result, StoreError};
-use crate::vector::Weight;
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Backend(anyhow::Error::new(error))
-    }
-}
-
-/// What filters and ranking need of a row, kept beside its vector.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RowMeta {
-    pub(super) classification: Classification,
-    pub(super) source: Source,
-    pub(super) success_score: f64,
-    pub(super) multiplier: f64,
-    pub(super) created_at: Timestamp,
-}
-
-impl RowMeta {
-    pub(super) fn of(pattern: &NewPattern) -> Self {
-        Self {
-            classification: pattern.classification,
-            source: pattern.source,
-            success_score: pattern.success_score,
-            multiplier: pattern.evidence.multiplier(),
-            created_at: pattern.created_at,
-        }
-    }
-
-    /// Whether the filter lets the row through.
-    pub(super) fn passes(&self, filter: &Filter) -> bool {
-        filter.classification.is_none_or(|wanted| wanted == self.classification)
-            && filter.source.is_none_or(|wanted| wanted == self.source)
-            && filter.min_score.is_none_or(|least| self.success_score >= least)
-    }
-
-    /// Quality multiplier and recency factor.
-    pub(super) fn factors(&self, ranking: &Ranking) -> (f64, f64) {
-        let quality = if ranking.quality { self.multiplier } else { 1.0 };
-        (quality, ranking.recency.map_or(1.0, |recency| recency.factor(self.created_at)))
-    }
-
-    /// What the index multiplies by; `None` filters the row out.
-    pub(super) fn weight(&self, filter: &Filter, ranking: &Ranking, bonus: f64) -> Option<Weight> {
-        self.passes(filter).then(|| {
-            let (quality, recency) = self.factors(ranking);
-            Weight { factor: (quality * recency) as f32, bonus: bonus as f32 }
-        })
-    }
-}
+use crate::domain::{NewPattern, Pattern, PatternId, Timestamp};
+use crate::store::Result;
+use crate::store::engine::RowMeta;
+pub(super) use crate::store::engine::{column, corrupt, count, key, word};
 
 /// Columns of [`pattern`], in its order.
 macro_rules! pattern_columns {
@@ -105,30 +54,13 @@ pub(super) fn meta(row: &SqliteRow, first: usize) -> Result<RowMeta> {
     })
 }
 
-pub(super) fn key(text: &str) -> Result<PatternKey> {
-    PatternKey::parse(text).map_err(|e| corrupt("patterns", &e))
-}
-
-pub(super) fn word<T: FromStr<Err = UnknownWord>>(text: &str) -> Result<T> {
-    text.parse().map_err(|e| corrupt("patterns", &e))
-}
-
 pub(super) fn time(micros: i64) -> Result<Timestamp> {
     Timestamp::from_timestamp_micros(micros).ok_or_else(|| corrupt("patterns", &"a time out of range"))
 }
 
-/// A column that never holds a negative number.
-pub(super) fn count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-/// A number of rows or calls, for a column.
-pub(super) fn column(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-pub(super) fn corrupt(table: &'static str, what: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Corrupt { table, what: what.to_string() }
+/// A digest of 32 bytes.
+pub(super) fn digest(table: &'static str, bytes: &[u8]) -> Result<[u8; 32]> {
+    bytes.try_into().map_err(|e| corrupt(table, &e))
 }
 
 /// f32 components from little-endian bytes.

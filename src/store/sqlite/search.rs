@@ -6,24 +6,14 @@ use std::sync::Arc;
 use sqlx::Row;
 
 use super::patterns::json_ids;
-use super::rows::{self, RowMeta};
-use super::vectors::ScopeIndex;
-use super::{Access, SqliteWork};
+use super::{Access, SqliteWork, rows};
 use crate::domain::text::WordSet;
 use crate::domain::{PatternId, Scope};
-use crate::ports::{Priority, Vector};
+use crate::ports::Vector;
 use crate::store::Result;
-use crate::store::memory::{Filter, KEYWORD_WEIGHT, Mark, Nearest, NearestQuery, Ranking};
-use crate::vector::{self, Candidate, Ranked};
-
-/// Scans of more rows than this leave the async threads (about 50 microseconds).
-const INLINE_ROWS: usize = 2_048;
-/// Most words of a query that the text index is asked for.
-const MAX_TERMS: usize = 64;
-/// Every row as it is.
-const UNWEIGHED: vector::Weight = vector::Weight { factor: 1.0, bonus: 0.0 };
-/// Rows that a keyword search considers at least.
-const KEYWORD_POOL: usize = 200;
+use crate::store::engine::{Found, KEYWORD_POOL, assemble, close_rows, look, query_words, scored, sort};
+use crate::store::memory::{Filter, Mark, Nearest, NearestQuery, Ranking};
+use crate::vector;
 
 /// What the text index knows a scope by: one word that no stemmer touches.
 pub(super) fn scope_token(scope: &Scope) -> String {
@@ -35,16 +25,7 @@ pub(super) fn scope_token(scope: &Scope) -> String {
 
 /// Quotes user text for the text index: any of its words, in this scope.
 fn match_expression(scope: &Scope, text: &str) -> Option<String> {
-    let mut words: Vec<String> = Vec::new();
-    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
-        let word = word.to_lowercase();
-        if !words.contains(&word) {
-            words.push(word);
-        }
-        if words.len() == MAX_TERMS {
-            break;
-        }
-    }
+    let words = query_words(text);
     // Words are alphanumeric only, so that a quote can never end early.
     (!words.is_empty())
         .then(|| format!("scope : \"{}\" AND task : (\"{}\")", scope_token(scope), words.join("\" OR \"")))
@@ -60,72 +41,14 @@ pub(super) async fn nearest(work: &mut SqliteWork, query: &NearestQuery) -> Resu
     }
     let entry = work.index().await?;
     let keywords = Arc::new(keywords);
-    let (filter, ranking) = (query.filter, query.ranking);
-    let bonuses = Arc::clone(&keywords);
-    let weigh = move |id: i64, meta: &RowMeta| {
-        let bonus = bonuses.get(&id).copied().unwrap_or(0.0);
-        meta.weight(&filter, &ranking, KEYWORD_WEIGHT * bonus)
-    };
-    let ranked = top(work, &entry, &query.vector, query.limit, weigh).await?;
-    let mut nearest: Vec<Nearest> = ranked
-        .into_iter()
-        .map(|row| {
-            let keyword = keywords.get(&row.id).copied().unwrap_or(0.0);
-            scored(row.id, f64::from(row.similarity), keyword, &row.attributes, &ranking)
-        })
-        .collect();
-    sort(&mut nearest);
-    Ok(nearest)
-}
-
-/// The exact best `limit` rows of the scope.
-async fn top(
-    work: &mut SqliteWork,
-    entry: &Arc<ScopeIndex>,
-    query: &Vector,
-    limit: usize,
-    weigh: impl Fn(i64, &RowMeta) -> Option<vector::Weight> + Send + 'static,
-) -> Result<Vec<Ranked<RowMeta>>> {
-    let rows = entry.read(super::vectors::Ready::len).unwrap_or(0);
-    let found = if rows <= INLINE_ROWS {
-        scan(entry, &query.values, limit, weigh)
-    } else {
-        let (entry, values) = (Arc::clone(entry), Arc::clone(&query.values));
-        work.compute.run(Priority::Interactive, move || scan(&entry, &values, limit, weigh)).await?
-    };
-    match found {
-        Found::Ranked(ranked) => Ok(ranked),
+    let ranked = match look(&work.compute, &entry, query, &keywords).await? {
+        Found::Ranked(ranked) => ranked,
         Found::Candidates(candidates) => {
             let vectors = stored_vectors(work, candidates.iter().map(|candidate| candidate.id)).await?;
-            Ok(vector::rescore(&query.values, candidates, limit, |id| vectors.get(&id)))
+            vector::rescore(&query.vector.values, candidates, query.limit, |id| vectors.get(&id))
         }
-    }
-}
-
-enum Found {
-    /// The vectors were at hand.
-    Ranked(Vec<Ranked<RowMeta>>),
-    /// The vectors must be read from their rows.
-    Candidates(Vec<Candidate<RowMeta>>),
-}
-
-fn scan(
-    entry: &ScopeIndex,
-    query: &[f32],
-    limit: usize,
-    weigh: impl Fn(i64, &RowMeta) -> Option<vector::Weight>,
-) -> Found {
-    let found = entry.read(|ready| {
-        let index = ready.comparable(query)?;
-        let candidates = index.candidates(query, limit, weigh);
-        let at_hand = candidates.first().is_none_or(|candidate| index.vector(candidate.id).is_some());
-        Some(if at_hand {
-            Found::Ranked(vector::rescore(query, candidates, limit, |id| index.vector(id)))
-        } else {
-            Found::Candidates(candidates)
-        })
-    });
-    found.flatten().unwrap_or(Found::Ranked(Vec::new()))
+    };
+    Ok(assemble(ranked, &keywords, &query.ranking))
 }
 
 async fn stored_vectors(work: &mut SqliteWork, ids: impl Iterator<Item = i64>) -> Result<HashMap<i64, Vec<f32>>> {
@@ -149,28 +72,7 @@ pub(super) async fn near(
         return Ok((Vec::new(), Mark::default()));
     }
     let entry = work.index().await?;
-    let look = {
-        let (entry, values) = (Arc::clone(&entry), Arc::clone(&query.values));
-        move || {
-            let near = entry.read(|ready| {
-                let near = ready.comparable(&values).map(|index| match since {
-                    Some(mark) => {
-                        let near = index.near(&values, least as f32, mark.0);
-                        near.iter().map(|row| (row.id, f64::from(row.cosine))).collect::<Vec<_>>()
-                    }
-                    None => {
-                        let best = index.candidates(&values, limit, |_, _| Some(UNWEIGHED));
-                        let within = best.iter().filter(|row| f64::from(row.estimate + row.error) >= least);
-                        within.map(|row| (row.id, f64::from(row.estimate))).collect()
-                    }
-                });
-                (near.unwrap_or_default(), ready.mark())
-            });
-            near.unwrap_or_default()
-        }
-    };
-    let everything = since.is_none() && entry.read(super::vectors::Ready::len).unwrap_or(0) > INLINE_ROWS;
-    let (mut found, mark) = if everything { work.compute.run(Priority::Interactive, look).await? } else { look() };
+    let (mut found, mark) = close_rows(&work.compute, &entry, &query.values, (least, limit), since).await?;
     if let Access::Write(turn) = &work.access {
         found.extend(turn.pending().filter_map(|change| {
             let (id, values) = change.put_in(&work.scope)?;
@@ -241,16 +143,6 @@ pub(super) async fn matching(
     sort(&mut nearest);
     nearest.truncate(limit);
     Ok(nearest)
-}
-
-fn scored(id: i64, similarity: f64, keyword: f64, meta: &RowMeta, ranking: &Ranking) -> Nearest {
-    let (quality, recency) = meta.factors(ranking);
-    let score = (similarity + KEYWORD_WEIGHT * keyword) * quality * recency;
-    Nearest { id: PatternId(id), similarity, keyword, quality, recency, score }
-}
-
-fn sort(rows: &mut [Nearest]) {
-    rows.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 use tokio::task::JoinHandle;
 
-use super::vectors::{Change, Indexes};
+use super::vectors::Indexes;
+use crate::store::engine::Change;
 use crate::store::{Result, StoreError};
 
 /// Access to the only connection that writes.

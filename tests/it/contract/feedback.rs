@@ -4,7 +4,7 @@ use engramia::domain::{Feedback, Scope};
 
 use super::{Db, at};
 
-fn issue(text: &str, count: u32, score: f64) -> Feedback {
+pub(super) fn issue(text: &str, count: u32, score: f64) -> Feedback {
     let late = at(7) + chrono::Duration::microseconds(1);
     Feedback { text: text.into(), count, score, last_seen: at(5), decayed_at: late }
 }

@@ -3,12 +3,15 @@
 //! Another store joins with a [`Fixture`] and one line `contract_suite!(name, open_name)`. A test that no list names
 //! is dead code, and the compiler says so.
 
+mod audit;
 mod concurrency;
+mod copy;
 mod feedback;
 mod isolation;
 mod keys;
 mod model;
 mod patterns;
+mod projects;
 mod search;
 mod skills;
 mod statistics;
@@ -23,9 +26,13 @@ use engramia::domain::pattern::Extra;
 use engramia::domain::{Classification, NewPattern, Pattern, PatternId, PatternKey, Scope, Source, Timestamp};
 use engramia::ports::{Space, Vector};
 use engramia::store::memory::{Filter, NearestQuery, Ranking};
+use engramia::store::postgres::{PostgresStore, Settings};
 use engramia::store::sqlite::SqliteStore;
 use engramia::store::{Store, Work};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::support::postgres::{Database, settings};
 
 /// The data of one test, gone with it.
 #[async_trait(?Send)]
@@ -214,7 +221,25 @@ macro_rules! contract_suite {
                     counters_add_up, only_the_newest_scores_stay, patterns_are_counted_with_their_rows,
                     totals_cover_every_scope,
                 ],
-                keys: [a_key_is_found_by_its_hash, only_one_key_is_the_first],
+                keys: [
+                    a_key_is_found_by_its_hash, only_one_key_is_the_first, keys_are_listed_by_project,
+                    a_revoked_key_stays_and_says_so, a_rotated_key_has_another_hash,
+                    uses_are_noted_and_never_moved_back, a_key_of_a_dropped_unit_is_gone,
+                ],
+                projects: [
+                    a_project_is_registered_once, a_full_tenant_gets_no_more, many_at_once_never_exceed_the_limit,
+                    a_project_of_a_dropped_unit_is_gone,
+                ],
+                audit: [
+                    every_field_of_an_entry_comes_back, pages_are_filtered_and_go_back_in_time,
+                    a_tenant_has_one_chain_and_a_project_its_pages, appends_at_once_make_one_chain,
+                    a_dropped_unit_leaves_no_gap, tenants_with_a_log_are_listed,
+                ],
+                copy: [
+                    whole_patterns_come_in_the_order_of_their_ids, counters_are_set, keys_are_put_in_place,
+                    a_project_keeps_its_first_registration, entries_are_written_as_they_are,
+                    carried_rows_are_kept_once, every_scope_is_listed, spaces_and_marks_are_listed,
+                ],
                 isolation: [no_scope_sees_another, foreign_ids_change_nothing],
                 concurrency: [
                     all_units_of_a_batch_are_durable, a_failed_unit_spares_the_others,
@@ -228,6 +253,33 @@ macro_rules! contract_suite {
 }
 
 contract_suite!(sqlite, super::super::open_sqlite);
+contract_suite!(postgres, super::super::open_postgres);
+// Without memory for indexes every search is SQL.
+contract_suite!(postgres_sql, super::super::open_postgres_without_indexes);
+
+/// A database of its own, and how much memory searches may take.
+struct Postgres {
+    database: OnceCell<Database>,
+    search_memory_bytes: usize,
+}
+
+fn open_postgres() -> impl Fixture + 'static {
+    Postgres { database: OnceCell::new(), search_memory_bytes: 64 << 20 }
+}
+
+fn open_postgres_without_indexes() -> impl Fixture + 'static {
+    Postgres { database: OnceCell::new(), search_memory_bytes: 0 }
+}
+
+#[async_trait(?Send)]
+impl Fixture for Postgres {
+    async fn open(&self, space: Space) -> Arc<dyn Store> {
+        let database = self.database.get_or_init(Database::new).await;
+        let compute = Arc::new(ComputePool::start(1, 64).expect("threads"));
+        let settings = Settings { search_memory_bytes: self.search_memory_bytes, ..settings(&database.url()) };
+        Arc::new(PostgresStore::open(&settings, Some(space), compute).await.expect("the store opens"))
+    }
+}
 
 /// A directory with its own compute threads.
 struct Directory(TempDir);

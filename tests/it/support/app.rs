@@ -1,23 +1,57 @@
 //! An application on a temporary directory, configured as a test wants it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
 use engramia::app::{App, Overrides};
 use engramia::compute::ComputePool;
 use engramia::config::Config;
-use engramia::ports::{Clock, Embedder};
-use engramia::store::Store;
+use engramia::domain::{Role, Scope, Timestamp, credential};
+use engramia::ports::{Clock, Embedder, Entropy};
+use engramia::store::postgres::PostgresStore;
 use engramia::store::sqlite::SqliteStore;
+use engramia::store::{ApiKey, Store};
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::fakes::{BagOfWords, space};
+use super::issuer::AUDIENCE;
 use super::people::Person;
+use super::postgres::{Database, settings};
 
 /// The static key of every test application.
 pub const KEY: &str = "it-key-0123456789";
+
+/// The bootstrap token of [`Setup::keyed`].
+pub const BOOTSTRAP_TOKEN: &str = "the-bootstrap-token-of-the-tests-0123456789";
+
+/// A key of the store as the tests need it: its id follows from its secret.
+pub fn api_key(secret: &str, scope: Scope, role: Role) -> ApiKey {
+    let hash = credential::hash(secret);
+    ApiKey {
+        id: uuid::Builder::from_random_bytes(hash[..16].try_into().expect("16 bytes")).into_uuid().to_string(),
+        scope,
+        name: "test".into(),
+        prefix: "test...".into(),
+        hash,
+        role,
+        max_patterns: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        last_used_at: None,
+        revoked_at: None,
+        expires_at: None,
+    }
+}
+
+/// Stores a key, and its project.
+pub async fn store_key(store: &dyn Store, key: &ApiKey) {
+    let mut work = store.begin(&key.scope).await.expect("a unit of work");
+    work.projects().register(key.scope.project(), None, key.created_at).await.expect("registered");
+    work.keys().insert(key).await.expect("stored");
+    work.commit().await.expect("committed");
+}
 
 /// How an application is to be started.
 pub struct Setup {
@@ -61,9 +95,33 @@ impl Setup {
         self.var("ENGRAMIA_AUTH_MODE", "db").var("ENGRAMIA_API_KEYS", "")
     }
 
+    /// Keys in the store, one of each role in the default project, and a bootstrap token. [`TestApp::owner`] holds the
+    /// one of the owner, [`TestApp::of_role`] any.
+    pub async fn keyed(self) -> Self {
+        let setup = self.stored_keys().var("ENGRAMIA_BOOTSTRAP_TOKEN", BOOTSTRAP_TOKEN);
+        let roles = [Role::Reader, Role::Editor, Role::Admin, Role::Owner];
+        let keys = roles.map(|role| api_key(&secret_of(role.as_str()), Scope::default(), role));
+        setup
+            .prepare(async |store| {
+                for key in &keys {
+                    store_key(store, key).await;
+                }
+            })
+            .await
+    }
+
     /// Nobody is asked for a key.
     pub fn open(self) -> Self {
         self.var("ENGRAMIA_API_KEYS", "").var("ENGRAMIA_ALLOW_NO_AUTH", "true")
+    }
+
+    /// Tokens of this issuer instead of the static key.
+    pub fn issuer(self, issuer: &str) -> Self {
+        self.var("ENGRAMIA_AUTH_MODE", "oidc")
+            .var("ENGRAMIA_API_KEYS", "")
+            .var("ENGRAMIA_OIDC_ISSUER", issuer)
+            .var("ENGRAMIA_OIDC_AUDIENCE", AUDIENCE)
+            .var("ENGRAMIA_OIDC_TENANT_CLAIM", "org")
     }
 
     /// Another embedder.
@@ -84,11 +142,32 @@ impl Setup {
         self
     }
 
+    /// Other randomness.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.overrides.entropy = Some(entropy);
+        self
+    }
+
+    /// Keeps everything in this database.
+    pub fn postgres(self, database: &Database) -> Self {
+        self.var("ENGRAMIA_DATABASE_URL", &database.url())
+    }
+
     /// Writes into the store before the application opens it.
-    pub async fn prepare(self, write: impl AsyncFnOnce(&SqliteStore)) -> Self {
+    pub async fn prepare(self, write: impl AsyncFnOnce(&dyn Store)) -> Self {
         let compute = Arc::new(ComputePool::start(1, 16).expect("a thread"));
-        let store = SqliteStore::open(self.root.path(), Some(space()), compute).await.expect("a free directory");
-        write(&store).await;
+        let database = self.vars.iter().find(|(name, _)| name == "ENGRAMIA_DATABASE_URL");
+        let store: Box<dyn Store> = match database {
+            Some((_, url)) => {
+                let opened = PostgresStore::open(&settings(url), Some(space()), compute).await;
+                Box::new(opened.expect("a database of its own"))
+            }
+            None => {
+                let opened = SqliteStore::open(self.root.path(), Some(space()), compute).await;
+                Box::new(opened.expect("a free directory"))
+            }
+        };
+        write(store.as_ref()).await;
         store.close().await;
         self
     }
@@ -104,6 +183,10 @@ impl Setup {
     }
 }
 
+fn secret_of(role: &str) -> String {
+    if role == Role::Owner.as_str() { KEY.to_owned() } else { format!("{role}-key-0123456789") }
+}
+
 /// A running application.
 pub struct TestApp {
     app: App,
@@ -115,6 +198,11 @@ impl TestApp {
     /// With the defaults of [`Setup::new`].
     pub async fn start() -> Self {
         Setup::new().start().await
+    }
+
+    /// Its data directory.
+    pub fn root(&self) -> &Path {
+        self.root.path()
     }
 
     /// Its routes.
@@ -130,6 +218,11 @@ impl TestApp {
     /// Whoever holds the key; its role is that of the set-up, by default owner.
     pub fn owner(&self) -> Person {
         self.holder_of(&self.key)
+    }
+
+    /// Who holds the key of a role that [`Setup::keyed`] has made.
+    pub fn of_role(&self, role: &str) -> Person {
+        self.holder_of(&secret_of(role))
     }
 
     /// Somebody who sends this key.

@@ -1,14 +1,14 @@
 //! Stand-ins for the outside: embedders that cost nothing or fail, and a clock that stands still.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
-use engramia::domain::Timestamp;
 use engramia::domain::tier::Calibration;
-use engramia::ports::{Clock, Embedder, ModelError, Priority, Space, Vector};
+use engramia::domain::{Timestamp, text};
+use engramia::ports::{Clock, Embedder, Entropy, ModelError, Priority, Space, Vector};
 use tokio::sync::{Notify, Semaphore};
 
 const DIMENSIONS: usize = 64;
@@ -127,5 +127,25 @@ impl StoppedClock {
 impl Clock for StoppedClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().expect("no panic")
+    }
+}
+
+/// The same bytes in every run: they follow from how often it was asked since it was set.
+#[derive(Default)]
+pub struct CountedEntropy(AtomicU64);
+
+impl CountedEntropy {
+    /// Goes on from here.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+}
+
+impl Entropy for CountedEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        for piece in bytes.chunks_mut(16) {
+            let number = self.0.fetch_add(1, Ordering::Relaxed);
+            piece.copy_from_slice(&text::digest(&number.to_string())[..piece.len()]);
+        }
     }
 }

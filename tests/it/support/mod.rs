@@ -1,10 +1,14 @@
 //! What the tests share: an application in a temporary directory, the people who call it, stand-ins for the outside,
-//! and the operations of the OpenAPI document.
+//! an issuer of tokens, databases, the real program, and the operations of the OpenAPI document.
 
 pub mod app;
+pub mod cluster;
 pub mod fakes;
+pub mod issuer;
 pub mod operations;
 pub mod people;
+pub mod postgres;
+pub mod program;
 
 use std::time::Duration;
 
@@ -31,7 +35,7 @@ pub fn keys(answer: &Value) -> Vec<String> {
 
 /// Asks again until there is an answer, for work that is done in the background.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if let Some(answer) = ask().await {
             return answer;
         }

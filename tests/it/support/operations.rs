@@ -3,6 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
+use super::app::BOOTSTRAP_TOKEN;
 use super::people::{Call, Person};
 
 /// One operation.
@@ -40,7 +41,9 @@ pub fn operations() -> Vec<Operation> {
 impl Operation {
     /// The path with a key that exists nowhere.
     pub fn concrete_path(&self) -> String {
-        self.path.replace("{key}", "patterns/0be2046e_1795319203747")
+        self.path
+            .replace("{key}", "patterns/0be2046e_1795319203747")
+            .replace("{key_id}", "0be2046e-0000-7000-8000-000000000000")
     }
 
     /// Whether it takes a body.
@@ -67,6 +70,8 @@ impl Operation {
             "register_skills" => json!({ "pattern_key": "patterns/0be2046e_1795319203747", "skills": ["csv"] }),
             "search_skills" => json!({ "required": ["csv"] }),
             "import" => json!({ "records": [{ "version": 2, "key": "patterns/x", "data": {} }] }),
+            "create_key" => json!({ "name": "n", "role": "reader" }),
+            "bootstrap" => json!({ "token": BOOTSTRAP_TOKEN }),
             other => panic!("no valid body is known for the operation {other}"),
         }
     }

@@ -4,6 +4,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::time::parse_iso;
 
 fn directory(files: &[(&str, Value)]) -> TempDir {
     let root = TempDir::new().expect("a directory");
@@ -150,7 +151,7 @@ fn issues_are_read_from_the_root_or_from_the_scope() {
     let archives = archives(&root);
     let scopes: Vec<_> = archives.iter().map(|a| (a.scope.project(), a.feedback.len())).collect();
     assert_eq!(scopes, [("default", 1), ("api", 1), ("web", 1)]);
-    let at = |text: &str| DateTime::parse_from_rfc3339(text).expect("a time").to_utc();
+    let at = |text: &str| parse_iso(text).expect("a time");
     let expected = Feedback {
         text: "Add error handling".into(),
         count: 3,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
 
-use super::vectors::{Change, ChangeKind};
+use super::{Change, ChangeKind};
 use crate::domain::{Pattern, PatternId, Scope};
 use crate::store::memory::TaskRow;
 
@@ -18,7 +18,7 @@ const PATTERN_BYTES: u64 = 8 << 20;
 const TASKS: u64 = 8_192;
 
 /// See the module.
-pub(super) struct Hot {
+pub(in crate::store) struct Hot {
     patterns: Cache<i64, Arc<(Scope, Pattern)>>,
     tasks: Cache<i64, Arc<(Scope, TaskRow)>>,
     /// Grows before a commit's removals, so that a reader notices that its rows may be old.
@@ -27,10 +27,10 @@ pub(super) struct Hot {
 
 /// The state of the store before rows are read.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct Before(u64);
+pub(in crate::store) struct Before(u64);
 
 impl Hot {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         let weight = |_: &i64, entry: &Arc<(Scope, Pattern)>| {
             let body = &entry.1.body;
             let texts = [Some(&body.task), body.code.as_ref(), body.output.as_ref()];
@@ -44,28 +44,28 @@ impl Hot {
         }
     }
 
-    pub(super) fn before(&self) -> Before {
+    pub(in crate::store) fn before(&self) -> Before {
         Before(self.commits.load(Ordering::Acquire))
     }
 
     /// The pattern, if it is here and belongs to the scope.
-    pub(super) fn pattern(&self, scope: &Scope, id: PatternId) -> Option<Pattern> {
+    pub(in crate::store) fn pattern(&self, scope: &Scope, id: PatternId) -> Option<Pattern> {
         self.patterns.get(&id.0).filter(|entry| entry.0 == *scope).map(|entry| entry.1.clone())
     }
 
     /// What grouping needs of a pattern.
-    pub(super) fn task(&self, scope: &Scope, id: PatternId) -> Option<TaskRow> {
+    pub(in crate::store) fn task(&self, scope: &Scope, id: PatternId) -> Option<TaskRow> {
         self.tasks.get(&id.0).filter(|entry| entry.0 == *scope).map(|entry| entry.1.clone())
     }
 
-    pub(super) fn keep_patterns(&self, before: Before, scope: &Scope, patterns: &[Pattern]) {
+    pub(in crate::store) fn keep_patterns(&self, before: Before, scope: &Scope, patterns: &[Pattern]) {
         for pattern in patterns {
             let id = pattern.id.0;
             self.keep(&self.patterns, before, id, || Arc::new((scope.clone(), pattern.clone())));
         }
     }
 
-    pub(super) fn keep_tasks(&self, before: Before, scope: &Scope, tasks: &[TaskRow]) {
+    pub(in crate::store) fn keep_tasks(&self, before: Before, scope: &Scope, tasks: &[TaskRow]) {
         for task in tasks {
             self.keep(&self.tasks, before, task.id.0, || Arc::new((scope.clone(), task.clone())));
         }
@@ -88,7 +88,7 @@ impl Hot {
     }
 
     /// Forgets what a commit changed.
-    pub(super) fn forget(&self, changes: &[Change]) {
+    pub(in crate::store) fn forget<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) {
         self.commits.fetch_add(1, Ordering::AcqRel);
         for change in changes {
             match change.kind {

@@ -1,0 +1,113 @@
+//! Migrations: at start, and by `engramia migrate`.
+
+use anyhow::Context;
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{PgConnection, Row, SqlSafeStr};
+
+use super::connect::{self, Settings};
+use crate::store::Schema;
+
+/// Every migration in order; numbers are never used twice.
+fn migrations() -> Migrator {
+    let all = [
+        (1, "memory", include_str!("../../../migrations/postgres/0001_memory.sql")),
+        (2, "identity", include_str!("../../../migrations/postgres/0002_identity.sql")),
+        (3, "carried", include_str!("../../../migrations/postgres/0003_carried.sql")),
+    ];
+    let migrations = all.into_iter().map(|(number, name, sql)| {
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
+/// Brings the schema of a database to this version.
+///
+/// # Errors
+/// As [`super::PostgresStore::open`].
+pub async fn migrate(settings: &Settings) -> anyhow::Result<Schema> {
+    bring_up(&mut connect::first(settings).await?).await
+}
+
+/// Runs what is missing. Servers that start at once wait for each other.
+pub(super) async fn bring_up(connection: &mut PgConnection) -> anyhow::Result<Schema> {
+    let migrator = migrations();
+    let newest = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let before = version_of(connection).await?;
+    anyhow::ensure!(
+        before <= newest,
+        "the database has schema {before}, which is newer than this program's ({newest}): start a newer program"
+    );
+    if before == newest {
+        return Ok(Schema { before, now: newest });
+    }
+    if before == 0 {
+        refuse_the_original(connection).await?;
+    }
+    if let Err(error) = migrator.run(&mut *connection).await {
+        let advice = advice(&error);
+        return Err(error).with_context(|| format!("bringing the database to this version's schema: {advice}"));
+    }
+    tracing::info!(before, now = newest, "migrated the database");
+    Ok(Schema { before, now: newest })
+}
+
+/// Version of a database's schema; 0 where there is none.
+///
+/// # Errors
+/// When the database cannot be reached or read.
+pub async fn version(settings: &Settings) -> anyhow::Result<i64> {
+    version_of(&mut connect::first(settings).await?).await
+}
+
+/// Version of the newest migration that has run; 0 before any.
+async fn version_of(connection: &mut PgConnection) -> anyhow::Result<i64> {
+    let row = sqlx::query("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *connection).await?;
+    if !row.try_get::<bool, _>(0)? {
+        return Ok(0);
+    }
+    let applied = connection.list_applied_migrations("_sqlx_migrations").await?;
+    Ok(applied.iter().map(|migration| migration.version).max().unwrap_or(0))
+}
+
+/// Tables of the same names but another shape would be mixed up with ours.
+async fn refuse_the_original(connection: &mut PgConnection) -> anyhow::Result<()> {
+    let row = sqlx::query("select to_regclass('memory_data') is not null").fetch_one(&mut *connection).await?;
+    anyhow::ensure!(
+        !row.try_get::<bool, _>(0)?,
+        "this database holds another server's tables: give an empty database, then carry the data over with \
+         `engramia import-original --database-url <the old one>`"
+    );
+    Ok(())
+}
+
+fn advice(error: &MigrateError) -> &'static str {
+    let code = match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => connect::code(error),
+        _ => None,
+    };
+    match code.as_deref() {
+        // No such file on the server, no such extension.
+        Some("58P01" | "0A000") => {
+            "the extension `vector` is not there: install pgvector 0.5 or newer on the server (0.8 for large tenants)"
+        }
+        Some("42501") => {
+            "the login may not change the schema: run `engramia migrate` once with a login that owns the database \
+             (and may create the extension `vector`)"
+        }
+        _ => "a migration failed and was rolled back",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn migrations_have_numbers_of_their_own() {
+        let migrator = migrations();
+        let numbers: BTreeSet<i64> = migrator.iter().map(|migration| migration.version).collect();
+        assert_eq!(numbers.len(), migrator.iter().count());
+    }
+}

@@ -1,0 +1,239 @@
+//! The unit of work: one transaction that has named its scope and works as a role that sees nothing else.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use sqlx::postgres::PgArguments;
+use sqlx::{PgConnection, Postgres, Row, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::{Inner, connect};
+use crate::domain::{PatternId, Scope, text};
+use crate::store::{
+    Audits, Copying, Feedbacks, Keys, Patterns, Projects, Result, Skills, Statistics, StoreError, Work,
+};
+
+/// Longest statement of a unit of work, in milliseconds.
+const STATEMENT_TIMEOUT: &str = "30000";
+/// Queues of writers; scopes that share one only wait a little longer.
+const QUEUES: usize = 64;
+/// Connections that may turn out to be dead before the request gives up.
+const ATTEMPTS: usize = 32;
+
+pub(super) type Statement = sqlx::query::Query<'static, Postgres, PgArguments>;
+
+/// Writers of one scope wait here, not each on a connection of its own: readers need those.
+pub(super) struct Turns([Queue; QUEUES]);
+
+#[derive(Default)]
+struct Queue {
+    turn: Arc<Mutex<()>>,
+    /// How many had their turn and found no database.
+    failed: AtomicU64,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Queue::default()))
+    }
+}
+
+impl Turns {
+    fn of(&self, scope: &Scope) -> &Queue {
+        let mut hasher = DefaultHasher::new();
+        scope.hash(&mut hasher);
+        &self.0[hasher.finish() as usize % QUEUES]
+    }
+}
+
+impl Queue {
+    /// Waits for the turn; fails if somebody before found no database. Otherwise each one in the queue would look for it
+    /// in turn, and the last one would hear of it after minutes.
+    async fn take(&self) -> Result<OwnedMutexGuard<()>> {
+        let failed = self.failed.load(Ordering::Acquire);
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        if self.failed.load(Ordering::Acquire) == failed {
+            return Ok(turn);
+        }
+        Err(StoreError::Backend(anyhow::anyhow!("whoever wrote before could not reach the database")))
+    }
+
+    fn fail(&self) {
+        self.failed.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// A unit of work on PostgreSQL.
+pub(super) struct PostgresWork {
+    pub(super) inner: Arc<Inner>,
+    pub(super) scope: Scope,
+    pub(super) access: Access,
+}
+
+pub(super) enum Access {
+    /// Takes a connection when it needs one.
+    Read(Option<Transaction<'static, Postgres>>),
+    Write(Writing),
+}
+
+pub(super) struct Writing {
+    transaction: Transaction<'static, Postgres>,
+    /// The scope's revision when this unit is committed.
+    pub(super) revision: i64,
+    /// The newest pattern id of the scope.
+    pub(super) last_pattern: i64,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Inner {
+    /// Begins a transaction. Connections that died while nobody used them are put away: nothing has been done yet.
+    pub(super) async fn begin(&self, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
+        let mut attempt = 0;
+        loop {
+            match self.pool.begin_with(statement).await {
+                Err(error) if connect::is_broken(&error) && attempt < ATTEMPTS => attempt += 1,
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    /// A transaction in a scope, as the role of the application.
+    pub(super) async fn enter(&self, scope: &Scope, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
+        let mut transaction = self.begin(statement).await?;
+        sqlx::query(
+            "select set_config('engramia.tenant', $1, true), set_config('engramia.project', $2, true), \
+             set_config('role', $3, true), set_config('statement_timeout', $4, true)",
+        )
+        .bind(scope.tenant())
+        .bind(scope.project())
+        .bind(self.role)
+        .bind(STATEMENT_TIMEOUT)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction)
+    }
+
+    /// A reading transaction that sees every scope, for work that is no tenant's own.
+    pub(super) async fn system(&self) -> Result<Transaction<'static, Postgres>> {
+        let mut transaction = self.begin("begin read only").await?;
+        sqlx::query("select set_config('engramia.system', 'on', true), set_config('role', $1, true)")
+            .bind(self.role)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction)
+    }
+}
+
+/// Pattern ids of a scope begin here: its digest in the upper half, so that ids of two scopes are never equal in
+/// practice and no sequence is needed. The lower half counts.
+fn first_pattern(scope: &Scope) -> i64 {
+    let digest = text::digest(&format!("{}\0{}", scope.tenant(), scope.project()));
+    let mut half = [0; 4];
+    half.copy_from_slice(&digest[..4]);
+    i64::from(u32::from_be_bytes(half) >> 1) << 32
+}
+
+impl PostgresWork {
+    pub(super) fn reading(inner: &Arc<Inner>, scope: &Scope) -> Self {
+        Self { inner: Arc::clone(inner), scope: scope.clone(), access: Access::Read(None) }
+    }
+
+    /// Waits until no other unit of work writes in the scope, and raises the scope's revision.
+    pub(super) async fn writing(inner: &Arc<Inner>, scope: &Scope) -> Result<Self> {
+        let queue = inner.turns.of(scope);
+        let turn = queue.take().await?;
+        let mut transaction = inner.enter(scope, "begin").await.inspect_err(|_| queue.fail())?;
+        let row = sqlx::query(
+            "insert into scopes (tenant_id, project_id, revision, last_pattern) values ($1, $2, 1, $3) \
+             on conflict (tenant_id, project_id) do update set revision = scopes.revision + 1 \
+             returning revision, last_pattern",
+        )
+        .bind(scope.tenant())
+        .bind(scope.project())
+        .bind(first_pattern(scope))
+        .fetch_one(&mut *transaction)
+        .await?;
+        let (revision, last_pattern) = (row.try_get(0)?, row.try_get(1)?);
+        let access = Access::Write(Writing { transaction, revision, last_pattern, _turn: turn });
+        Ok(Self { inner: Arc::clone(inner), scope: scope.clone(), access })
+    }
+
+    /// The connection, in its transaction.
+    pub(super) async fn connection(&mut self) -> Result<&mut PgConnection> {
+        match &mut self.access {
+            Access::Write(writing) => Ok(&mut writing.transaction),
+            Access::Read(Some(transaction)) => Ok(transaction),
+            Access::Read(empty) => Ok(empty.insert(self.inner.enter(&self.scope, "begin read only").await?)),
+        }
+    }
+
+    /// A statement whose `$1` and `$2` are bound to tenant and project, and where to run it.
+    pub(super) async fn scoped(&mut self, sql: &'static str) -> Result<(Statement, &mut PgConnection)> {
+        let query = sqlx::query(sql).bind(self.scope.tenant().to_owned()).bind(self.scope.project().to_owned());
+        Ok((query, self.connection().await?))
+    }
+
+    /// What a writer knows of its scope.
+    pub(super) fn written(&mut self) -> Result<&mut Writing> {
+        match &mut self.access {
+            Access::Write(writing) => Ok(writing),
+            Access::Read(_) => Err(StoreError::Backend(anyhow::anyhow!("a reading unit of work cannot write"))),
+        }
+    }
+
+    /// The revision that this unit of work gives to what it writes.
+    pub(super) fn revision(&mut self) -> Result<i64> {
+        Ok(self.written()?.revision)
+    }
+
+    /// The id of the next pattern, if it is inserted.
+    pub(super) fn next_pattern(&mut self) -> Result<PatternId> {
+        Ok(PatternId(self.written()?.last_pattern + 1))
+    }
+}
+
+#[async_trait]
+impl Work for PostgresWork {
+    fn patterns(&mut self) -> &mut dyn Patterns {
+        self
+    }
+
+    fn skills(&mut self) -> &mut dyn Skills {
+        self
+    }
+
+    fn feedback(&mut self) -> &mut dyn Feedbacks {
+        self
+    }
+
+    fn statistics(&mut self) -> &mut dyn Statistics {
+        self
+    }
+
+    fn keys(&mut self) -> &mut dyn Keys {
+        self
+    }
+
+    fn projects(&mut self) -> &mut dyn Projects {
+        self
+    }
+
+    fn audit(&mut self) -> &mut dyn Audits {
+        self
+    }
+
+    fn copying(&mut self) -> &mut dyn Copying {
+        self
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        match self.access {
+            Access::Read(_) => {
+                Err(StoreError::Backend(anyhow::anyhow!("a reading unit of work has nothing to commit")))
+            }
+            Access::Write(writing) => Ok(writing.transaction.commit().await?),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Migrations: whenever the database is opened, and by `engramia migrate`.
+
+use anyhow::Context;
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
+use sqlx::{SqlSafeStr, SqliteConnection};
+
+use crate::store::Schema;
+
+/// Where sqlx keeps what has run.
+const APPLIED: &str = "_sqlx_migrations";
+
+/// Every migration in order; numbers are never used twice.
+fn migrations() -> Migrator {
+    let all = [
+        (1, "memory", include_str!("../../../migrations/sqlite/0001_memory.sql")),
+        (2, "identity", include_str!("../../../migrations/sqlite/0002_identity.sql")),
+        (3, "carried", include_str!("../../../migrations/sqlite/0003_carried.sql")),
+    ];
+    let migrations = all.into_iter().map(|(number, name, sql)| {
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
+/// Runs what is missing.
+pub(super) async fn bring_up(connection: &mut SqliteConnection) -> anyhow::Result<Schema> {
+    let bringing = async {
+        connection.ensure_migrations_table(APPLIED).await?;
+        let before = version(connection).await?;
+        migrations().run(&mut *connection).await?;
+        anyhow::Ok(Schema { before, now: version(connection).await? })
+    };
+    bringing
+        .await
+        .context("bringing the database to this version's schema (one from a newer version is not understood)")
+}
+
+/// Version of the newest migration that has run; 0 before any.
+async fn version(connection: &mut SqliteConnection) -> anyhow::Result<i64> {
+    let applied = connection.list_applied_migrations(APPLIED).await?;
+    Ok(applied.iter().map(|migration| migration.version).max().unwrap_or(0))
+}
