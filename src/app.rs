@@ -17,15 +17,17 @@ use crate::adapter;
 use crate::auth::oidc::TokenVerifier;
 use crate::auth::{Authenticator, StoredKeys};
 use crate::compute::ComputePool;
-use crate::config::{AuthMode, Bootstrap, Config, Storage};
+use crate::config::{AuthMode, Bootstrap, Config, Models, Storage};
 use crate::domain::Thresholds;
 use crate::http::limit::Limits;
 use crate::http::{self, AppState};
+use crate::jobs::{self, Worker};
 use crate::ports::{Clock, Embedder, Entropy, Space};
 use crate::service::audit::{AuditTrail, ChainReport};
+use crate::service::gateway::{Gateway, Terms};
 use crate::service::health::Prober;
 use crate::service::keys::{Founding, Issued};
-use crate::service::{Rules, Services};
+use crate::service::{JobRules, Rules, Services};
 use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Schema, Store};
@@ -63,6 +65,7 @@ pub struct App {
     services: Arc<Services>,
     authenticator: Arc<Authenticator>,
     tasks: Vec<JoinHandle<()>>,
+    worker: Option<jobs::Handle>,
 }
 
 impl App {
@@ -83,7 +86,9 @@ impl App {
         };
         let plain = plain.map(|inner| observed::embedder(inner, &metrics.embedding_seconds));
         let llm = adapter::language_model(&config.models.llm, config.models.llm_timeout)?
-            .map(|inner| observed::language_model(inner, &metrics.llm_seconds));
+            .map(|inner| observed::language_model(inner, &metrics.llm, config.models.price));
+        let gateway =
+            llm.clone().map(|model| Gateway::new(model, terms(&config.models, config.server.request_timeout)));
         let embedder = plain.clone().map(|inner| adapter::cached(inner, config.models.embedding_cache_entries));
         let embedding = embedder
             .as_ref()
@@ -94,7 +99,7 @@ impl App {
         moving::refuse_unfinished(store.as_ref()).await?;
         let store = observed::store(store, &metrics.storage_seconds);
 
-        let services = Arc::new(services(&config, Arc::clone(&store), embedder, compute, clock, entropy));
+        let services = Arc::new(services(&config, Arc::clone(&store), embedder, gateway, compute, clock, entropy));
         let mut first_key = None;
         if let Storage::Embedded { root } = &config.storage {
             adopt_old_directory(&services, root).await?;
@@ -114,11 +119,28 @@ impl App {
             metrics,
         };
         let tasks = background(&services, &authenticator, &state.limits);
-        Ok(Self { router: http::router(state), first_key, embedding, services, authenticator, tasks })
+        // Whoever works on the system wants nobody else to.
+        let works = state.config.jobs.worker && !state.config.server.maintenance;
+        let worker = works.then(|| {
+            let (services, authenticator) = (Arc::clone(&services), Arc::clone(&authenticator));
+            Worker::start(services, authenticator, Arc::clone(&state.metrics), state.config.jobs.clone())
+        });
+        let router = if state.config.server.web { http::router(state) } else { http::probes(state) };
+        Ok(Self { router, first_key, embedding, services, authenticator, tasks, worker })
     }
 
-    /// Ends the background tasks, writes what is gathered, and closes the store.
+    /// Begins no other job, and gives those that run so much time to finish.
+    pub async fn finish_jobs(&self, grace: Duration) {
+        if let Some(worker) = &self.worker {
+            worker.finish(grace).await;
+        }
+    }
+
+    /// Gives back the jobs that are not done, ends the background tasks, writes what is gathered, and closes the store.
     pub async fn shutdown(self) {
+        if let Some(worker) = self.worker {
+            worker.stop().await;
+        }
         for task in &self.tasks {
             task.abort();
         }
@@ -152,7 +174,7 @@ impl Direct {
         let store = open_store(&config.storage, None, &compute).await?;
         moving::refuse_unfinished(store.as_ref()).await?;
         let (clock, entropy) = (Arc::new(adapter::system::SystemClock), Arc::new(adapter::system::OsEntropy));
-        Ok(Self { services: services(config, store, None, compute, clock, entropy) })
+        Ok(Self { services: services(config, store, None, None, compute, clock, entropy) })
     }
 
     /// Makes the first owner key; `None` if there is a key already.
@@ -211,10 +233,12 @@ fn postgres_settings(url: &SecretString, pool_size: u32, search_memory_bytes: us
     postgres::Settings { url: url.clone(), pool_size, search_memory_bytes }
 }
 
-fn services(
+/// The use cases over a store, as the configuration wants them.
+pub fn services(
     config: &Config,
     store: Arc<dyn Store>,
     embedder: Option<Arc<dyn Embedder>>,
+    gateway: Option<Gateway>,
     compute: Arc<ComputePool>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -228,13 +252,30 @@ fn services(
         clock,
         entropy,
         reuse: Arc::default(),
+        issues: Arc::default(),
         backlog: Arc::default(),
+        gateway,
+        jobs: Arc::default(),
         rules: Rules {
             redaction: memory.redaction,
             tiers: Thresholds { duplicate: memory.tier_duplicate, adapt: memory.tier_adapt },
             success_threshold: memory.success_threshold,
             max_projects: config.limits.max_projects,
+            jobs: JobRules { max_execution: config.jobs.timeout, expires_after: config.jobs.expiry },
         },
+    }
+}
+
+/// What calls of the language model go by. Whoever waits for a permit waits no longer than for an answer.
+///
+/// A request that asks it answers before its own time is over, with something left for what comes after the call.
+fn terms(models: &Models, request_timeout: Duration) -> Terms {
+    Terms {
+        concurrency: models.llm_concurrency,
+        patience: models.llm_timeout,
+        longest_call: request_timeout.mul_f64(0.9),
+        price: models.price,
+        budget: models.budget,
     }
 }
 
@@ -274,6 +315,7 @@ fn background(
     limits: &Arc<Limits>,
 ) -> Vec<JoinHandle<()>> {
     let (flusher, embedder, auditor) = (Arc::clone(services), Arc::clone(services), Arc::clone(services));
+    let watcher = Arc::clone(services);
     let (authenticator, limits) = (Arc::clone(authenticator), Arc::clone(limits));
     vec![
         tokio::spawn(async move { auditor.audit.run(auditor.store.as_ref()).await }),
@@ -284,6 +326,7 @@ fn background(
         }),
         tokio::spawn(async move { flusher.reuse.run(flusher.store.as_ref()).await }),
         tokio::spawn(async move { embedder.embed_backlog().await }),
+        tokio::spawn(async move { watcher.watch_issues().await }),
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(FORGET_EVERY);
             loop {

@@ -12,6 +12,7 @@ pub mod compute;
 pub mod config;
 pub mod domain;
 pub mod http;
+pub mod jobs;
 pub mod ports;
 pub mod redaction;
 pub mod service;

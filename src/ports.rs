@@ -6,8 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use crate::domain::Timestamp;
+use crate::domain::spend::{ModelRole, Usage};
 use crate::domain::tier::Calibration;
+use crate::domain::{Timestamp, words};
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
@@ -98,15 +99,104 @@ impl<T: Embedder + ?Sized> Embedder for Arc<T> {
     }
 }
 
-/// A chat model. This version only checks that it answers; judging comes with the evaluation endpoints.
+/// What a language model is asked.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// What it is asked for.
+    pub role: ModelRole,
+    /// Who it is and what to do; empty for nothing.
+    pub system: String,
+    /// What to do it with.
+    pub user: String,
+    /// Shape of the answer; prose where there is none.
+    pub schema: Option<AnswerSchema>,
+    /// Longest answer.
+    pub max_tokens: u32,
+}
+
+/// The JSON object that a language model shall answer.
+#[derive(Debug, Clone)]
+pub struct AnswerSchema {
+    /// Name for the provider: letters and underscores.
+    pub name: &'static str,
+    /// JSON Schema in the subset that providers enforce: every member required, no further ones.
+    pub schema: serde_json::Value,
+}
+
+/// What a language model answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// The text; JSON where a schema was sent and the provider keeps to it.
+    pub text: String,
+    /// What it used; `None` where the provider does not say.
+    pub usage: Option<Usage>,
+    /// Why it ends.
+    pub finish: Finish,
+}
+
+/// Why an answer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model was done.
+    Stop,
+    /// The longest answer was reached: the rest is missing.
+    Length,
+    /// Anything else, such as a filter.
+    Other,
+}
+
+/// A chat model. A call is one attempt; who calls decides whether another one follows.
 #[async_trait]
 pub trait LanguageModel: Send + Sync {
-    /// One completion of a short prompt.
-    async fn complete(&self, prompt: &str) -> Result<String, ModelError>;
+    /// One attempt, bounded in time and bytes.
+    async fn ask(&self, prompt: &Prompt) -> Result<Completion, Attempt>;
     /// Label of the provider in metrics.
     fn provider(&self) -> &'static str;
     /// Name of the model in metrics.
     fn model(&self) -> &str;
+}
+
+/// Why an attempt gave no answer. The texts carry no secret and no answer body.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", kind.as_str())]
+pub struct Attempt {
+    /// What happened.
+    pub kind: Trouble,
+    /// When the provider wants to be asked again.
+    pub retry_after: Option<Duration>,
+    /// More about it.
+    #[source]
+    pub source: anyhow::Error,
+}
+
+words! {
+    /// What can happen to an attempt.
+    Trouble {
+        /// The provider refuses our key or our request.
+        Refused = "refused",
+        /// Too many requests.
+        RateLimited = "rate_limited",
+        /// The provider says that it failed.
+        Failed = "failed",
+        /// It cannot be reached.
+        Unreachable = "unreachable",
+        /// It was reached, and there was no answer in time, or only a part of one.
+        Silent = "silent",
+        /// The answer is not what the provider documents.
+        Malformed = "malformed"
+    }
+}
+
+impl Trouble {
+    /// Whether another attempt may succeed.
+    pub fn may_pass(self) -> bool {
+        !matches!(self, Self::Refused | Self::Malformed)
+    }
+
+    /// Whether nobody knows what the provider did, and charges for.
+    pub fn may_be_charged(self) -> bool {
+        matches!(self, Self::Silent | Self::Malformed)
+    }
 }
 
 /// Why a model gave no answer. The texts carry no secret and no answer body.
@@ -127,6 +217,18 @@ pub enum ModelError {
         /// When to come back.
         retry_after: Duration,
     },
+}
+
+impl From<Attempt> for ModelError {
+    fn from(attempt: Attempt) -> Self {
+        match attempt.kind {
+            Trouble::Refused => Self::Rejected(attempt.into()),
+            Trouble::Malformed => Self::Malformed(format!("{:#}", attempt.source)),
+            Trouble::RateLimited | Trouble::Failed | Trouble::Unreachable | Trouble::Silent => {
+                Self::Unavailable(attempt.into())
+            }
+        }
+    }
 }
 
 /// A public key as the issuer of tokens publishes it (RFC 7517); members that we do not need are left out.

@@ -6,19 +6,18 @@
 //! `docs/performance.md` says how to read it.
 
 mod corpus;
+#[path = "../common/server.rs"]
+mod server;
+#[path = "../common/wire.rs"]
 mod wire;
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use engramia::app::{App, Overrides};
-use engramia::config::Config;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use server::{KEY, Server};
 use wire::Connection;
 
-const KEY: &str = "bench-key-0123456789abcdef";
 /// Queries of one quality figure.
 const JUDGED: usize = 300;
 
@@ -58,46 +57,35 @@ impl Options {
     }
 }
 
-async fn run(options: Options) -> anyhow::Result<()> {
-    let root = tempfile::tempdir()?;
-    let settings = [
-        ("ENGRAMIA_DATA_PATH", root.path().to_str().context("a path of text")?),
-        ("ENGRAMIA_API_KEYS", KEY),
-        ("ENGRAMIA_AUTH_MODE", "env"),
-        ("ENGRAMIA_LOCAL_EMBEDDINGS", "1"),
-        ("ENGRAMIA_LLM_PROVIDER", "none"),
-        ("ENGRAMIA_RATE_LIMIT_DEFAULT", "1000000000"),
-        ("ENGRAMIA_RATE_LIMIT_PER_KEY", "1000000000"),
-    ];
-    let settings =
-        settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(options.settings);
-    let app = App::start(Config::load(settings)?.config, Overrides::default()).await?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let service = app.router.clone().into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move { axum::serve(listener, service).await });
+/// Requests over one connection, spread over projects.
+struct Load {
+    connection: Connection,
+    projects: usize,
+}
 
-    let mut connection = Connection::open(address, KEY, options.projects).await?;
+async fn run(options: Options) -> anyhow::Result<()> {
+    let server = Server::start(options.settings).await?;
+    let mut load = Load { connection: Connection::open(server.address, KEY).await?, projects: options.projects };
     let mut stored = 0;
     println!("| patterns | operation | p50 ms | p99 ms | per second |\n|---|---|---|---|---|");
     for size in &options.sizes {
-        fill(&mut connection, stored..*size).await?;
+        fill(&mut load, stored..*size).await?;
         stored = stored.max(*size);
-        latencies(&mut connection, *size, options.seconds).await?;
-        quality(&mut connection, *size).await?;
+        latencies(&mut load, *size, options.seconds).await?;
+        quality(&mut load, *size).await?;
     }
-    app.shutdown().await;
+    server.stop().await;
     Ok(())
 }
 
 /// Loads the corpus through the import endpoint.
-async fn fill(connection: &mut Connection, range: std::ops::Range<usize>) -> anyhow::Result<()> {
+async fn fill(load: &mut Load, range: std::ops::Range<usize>) -> anyhow::Result<()> {
     let (count, started) = (range.len(), Instant::now());
-    for project in 0..connection.projects {
-        let own: Vec<usize> = range.clone().filter(|at| at % connection.projects == project).collect();
+    for project in 0..load.projects {
+        let own: Vec<usize> = range.clone().filter(|at| at % load.projects == project).collect();
         for chunk in own.chunks(500) {
             let records: Vec<Value> = chunk.iter().map(|at| corpus::record(*at)).collect();
-            let answer = connection.post_to(project, "/v1/import", &json!({ "records": records })).await?;
+            let answer = load.connection.post_to(project, "/v1/import", &json!({ "records": records })).await?;
             ensure!(answer["imported"] == chunk.len(), "import answered {answer}");
         }
     }
@@ -107,18 +95,16 @@ async fn fill(connection: &mut Connection, range: std::ops::Range<usize>) -> any
     Ok(())
 }
 
-async fn latencies(connection: &mut Connection, size: usize, seconds: f64) -> anyhow::Result<()> {
+async fn latencies(load: &mut Load, size: usize, seconds: f64) -> anyhow::Result<()> {
     for (name, long) in [("recall, 12 tokens", false), ("recall, 40 tokens", true)] {
-        measure(connection, size, name, seconds, |counter| {
-            ("/v1/recall", json!({ "task": corpus::fresh(counter, long) }))
-        })
-        .await?;
+        measure(load, size, name, seconds, |counter| ("/v1/recall", json!({ "task": corpus::fresh(counter, long) })))
+            .await?;
     }
-    measure(connection, size, "recall, embedding cached", seconds, |counter| {
+    measure(load, size, "recall, embedding cached", seconds, |counter| {
         ("/v1/recall", json!({ "task": corpus::query(counter % 512) }))
     })
     .await?;
-    measure(connection, size, "learn, 40 tokens", seconds, |counter| {
+    measure(load, size, "learn, 40 tokens", seconds, |counter| {
         let task = corpus::fresh(counter + size * 1_000, true);
         ("/v1/learn", json!({ "task": task, "code": format!("run({counter})"), "eval_score": 7 }))
     })
@@ -126,7 +112,7 @@ async fn latencies(connection: &mut Connection, size: usize, seconds: f64) -> an
 }
 
 async fn measure(
-    connection: &mut Connection,
+    load: &mut Load,
     size: usize,
     name: &str,
     seconds: f64,
@@ -141,7 +127,7 @@ async fn measure(
         }
         let (path, body) = request(counter);
         let sent = Instant::now();
-        connection.post_to(counter % connection.projects, path, &body).await?;
+        load.connection.post_to(counter % load.projects, path, &body).await?;
         if started.elapsed() > warm {
             samples.push(sent.elapsed());
         }
@@ -154,7 +140,7 @@ async fn measure(
 }
 
 /// The ablation: how often the paraphrased pattern comes back first, and among the first ten.
-async fn quality(connection: &mut Connection, size: usize) -> anyhow::Result<()> {
+async fn quality(load: &mut Load, size: usize) -> anyhow::Result<()> {
     for (name, hybrid) in [("by meaning", false), ("hybrid", true)] {
         let (mut first, mut ten) = (0, 0);
         for judged in 0..JUDGED.min(size) {
@@ -163,7 +149,7 @@ async fn quality(connection: &mut Connection, size: usize) -> anyhow::Result<()>
                 "task": corpus::query(wanted), "limit": 10, "deduplicate": false, "eval_weighted": false,
                 "readonly": true, "hybrid": hybrid
             });
-            let answer = connection.post_to(wanted % connection.projects, "/v1/recall", &query).await?;
+            let answer = load.connection.post_to(wanted % load.projects, "/v1/recall", &query).await?;
             let matches = answer["matches"].as_array().context("matches")?;
             let place = matches.iter().position(|found| found["pattern_key"] == corpus::key(wanted));
             first += usize::from(place == Some(0));

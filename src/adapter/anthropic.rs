@@ -7,16 +7,15 @@ use reqwest::Client;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::SecretString;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::http;
-use super::retry::{Failure, with_retries};
-use crate::ports::{LanguageModel, ModelError};
+use super::retry::Failure;
+use crate::domain::spend::Usage;
+use crate::ports::{AnswerSchema, Attempt, Completion, Finish, LanguageModel, Prompt};
 
 /// Version of the API that requests and answers follow.
 const API_VERSION: &str = "2023-06-01";
-/// Longest answer asked for; the API wants a limit.
-const MAX_TOKENS: u32 = 4096;
 
 /// A chat model of Anthropic.
 pub struct AnthropicChat {
@@ -28,14 +27,23 @@ pub struct AnthropicChat {
 #[derive(Deserialize)]
 struct Answer {
     content: Vec<Block>,
+    stop_reason: Option<String>,
+    usage: Option<AnswerUsage>,
 }
 
-/// One part of an answer; only text parts have a `text`.
+/// One part of an answer; a tool has an `input`, a text a `text`.
 #[derive(Deserialize)]
 struct Block {
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
+    input: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct AnswerUsage {
+    input_tokens: u64,
+    output_tokens: u64,
 }
 
 impl AnthropicChat {
@@ -55,24 +63,46 @@ impl AnthropicChat {
         })
     }
 
-    async fn attempt(&self, request: &serde_json::Value) -> Result<Answer, Failure> {
-        let response = http::checked(self.http.post(&self.url).json(request).send().await).await?;
-        let body = response.bytes().await.map_err(http::transport)?;
+    /// A schema goes as the only tool, which every model of the API knows to fill in.
+    fn request(&self, prompt: &Prompt) -> Value {
+        let mut request = json!({
+            "model": self.model,
+            "max_tokens": prompt.max_tokens,
+            "messages": [{ "role": "user", "content": prompt.user }],
+        });
+        if !prompt.system.is_empty() {
+            request["system"] = json!(prompt.system);
+        }
+        if let Some(AnswerSchema { name, schema }) = &prompt.schema {
+            request["tools"] = json!([{ "name": name, "description": "The answer.", "input_schema": schema }]);
+            request["tool_choice"] = json!({ "type": "tool", "name": name });
+        }
+        request
+    }
+
+    async fn attempt(&self, prompt: &Prompt) -> Result<Answer, Failure> {
+        let response = http::checked(self.http.post(&self.url).json(&self.request(prompt)).send().await).await?;
+        let body = http::body(response, http::ANSWER_BODY).await?;
         serde_json::from_slice(&body).map_err(|error| http::unusable(&error))
     }
 }
 
 #[async_trait]
 impl LanguageModel for AnthropicChat {
-    async fn complete(&self, prompt: &str) -> Result<String, ModelError> {
-        let request = json!({
-            "model": self.model,
-            "max_tokens": MAX_TOKENS,
-            "messages": [{ "role": "user", "content": prompt }],
-        });
-        let answer = with_retries(|| self.attempt(&request)).await?;
-        let text = answer.content.into_iter().find(|block| block.kind == "text").and_then(|block| block.text);
-        text.ok_or_else(|| ModelError::Malformed("no text block".into()))
+    async fn ask(&self, prompt: &Prompt) -> Result<Completion, Attempt> {
+        let Answer { content, stop_reason, usage } = self.attempt(prompt).await?;
+        let filled = content.iter().find_map(|block| block.input.as_ref().filter(|_| block.kind == "tool_use"));
+        let text = filled
+            .map(Value::to_string)
+            .or_else(|| content.iter().find(|block| block.kind == "text").and_then(|block| block.text.clone()));
+        let finish = match stop_reason.as_deref() {
+            Some("end_turn" | "tool_use" | "stop_sequence") => Finish::Stop,
+            Some("max_tokens") => Finish::Length,
+            _ => Finish::Other,
+        };
+        let usage =
+            usage.map(|usage| Usage { prompt_tokens: usage.input_tokens, completion_tokens: usage.output_tokens });
+        Ok(Completion { text: text.unwrap_or_default(), usage, finish })
     }
 
     fn provider(&self) -> &'static str {
@@ -85,67 +115,4 @@ impl LanguageModel for AnthropicChat {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use wiremock::matchers::{body_json, header, method, path};
-    use wiremock::{Mock, MockServer, ResponseTemplate};
-
-    const PATIENT: Duration = Duration::from_secs(30);
-
-    fn answer(content: serde_json::Value) -> ResponseTemplate {
-        ResponseTemplate::new(200).set_body_json(json!({ "type": "message", "content": content }))
-    }
-
-    async fn ask(server: &MockServer, timeout: Duration) -> Result<String, ModelError> {
-        AnthropicChat::new(&server.uri(), &"key-1".into(), "claude", timeout).expect("a client").complete("ping").await
-    }
-
-    /// The outcome where every request has the same answer.
-    async fn outcome(answer: ResponseTemplate, timeout: Duration, calls: u64) -> Result<String, ModelError> {
-        let server = MockServer::start().await;
-        Mock::given(method("POST")).respond_with(answer).expect(calls).mount(&server).await;
-        ask(&server, timeout).await
-    }
-
-    #[tokio::test]
-    async fn sends_what_the_api_documents_and_takes_the_first_text() {
-        let server = MockServer::start().await;
-        Mock::given(method("POST"))
-            .and(path("/v1/messages"))
-            .and(header("x-api-key", "key-1"))
-            .and(header("anthropic-version", "2023-06-01"))
-            .and(body_json(json!({
-                "model": "claude", "max_tokens": 4096, "messages": [{"role": "user", "content": "ping"}]
-            })))
-            .respond_with(answer(json!([
-                {"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "pong"}, {"type": "text", "text": "!"}
-            ])))
-            .mount(&server)
-            .await;
-        assert_eq!(ask(&server, PATIENT).await.expect("an answer"), "pong");
-    }
-
-    #[tokio::test]
-    async fn comes_back_after_a_rate_limit() {
-        let server = MockServer::start().await;
-        let busy = ResponseTemplate::new(429).insert_header("retry-after", "0");
-        Mock::given(method("POST")).respond_with(busy).up_to_n_times(1).with_priority(1).mount(&server).await;
-        let pong = answer(json!([{"type": "text", "text": "pong"}]));
-        Mock::given(method("POST")).respond_with(pong).expect(1).mount(&server).await;
-        assert_eq!(ask(&server, PATIENT).await.expect("an answer"), "pong");
-    }
-
-    #[tokio::test]
-    async fn failures_are_told_apart() {
-        let refused = outcome(ResponseTemplate::new(401).set_body_string("key-1"), PATIENT, 1).await;
-        assert!(matches!(&refused, Err(ModelError::Rejected(source)) if !format!("{source:#}").contains("key-1")));
-        let overloaded = outcome(ResponseTemplate::new(529), PATIENT, 3).await;
-        assert!(matches!(overloaded, Err(ModelError::Unavailable(_))));
-        let late = answer(json!([])).set_delay(Duration::from_secs(60));
-        assert!(matches!(outcome(late, Duration::from_millis(100), 3).await, Err(ModelError::Unavailable(_))));
-        let prose = outcome(ResponseTemplate::new(200).set_body_string("<html>"), PATIENT, 1).await;
-        assert!(matches!(prose, Err(ModelError::Malformed(_))));
-        let no_text = outcome(answer(json!([{"type": "tool_use"}])), PATIENT, 1).await;
-        assert!(matches!(no_text, Err(ModelError::Malformed(_))));
-    }
-}
+mod tests;

@@ -13,6 +13,8 @@ use super::retry::Failure;
 
 /// Time to reach a provider at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer of a chat model; the longest one that is ever asked for has a few hundred kilobytes.
+pub(super) const ANSWER_BODY: usize = 2 << 20;
 /// Of the body of an error, what is read to find its code.
 const ERROR_BODY: usize = 16 * 1024;
 /// Longest error code that is repeated.
@@ -63,7 +65,8 @@ pub(super) async fn checked(outcome: reqwest::Result<Response>) -> Result<Respon
 
 /// A failed request or a body that broke off. The address is left out: it may hold more than a host name.
 pub(super) fn transport(error: reqwest::Error) -> Failure {
-    Failure::Transport(error.without_url().into())
+    let error = error.without_url();
+    if error.is_connect() { Failure::Unreachable(error.into()) } else { Failure::Transport(error.into()) }
 }
 
 /// Why an answer could not be parsed: where, but not what, because the parser's own text may quote the answer.

@@ -3,13 +3,17 @@
 //! The library builds requests and reads answers. The transport below it is ours: status, `Retry-After` and retries are
 //! decided here, and an error never carries or logs the provider's answer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_openai::Client;
 use async_openai::config::Config;
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
-use async_openai::types::chat::{ChatCompletionRequestUserMessage, CreateChatCompletionRequest};
+use async_openai::types::chat::{
+    ChatCompletionRequestSystemMessage, ChatCompletionRequestUserMessage, CreateChatCompletionRequest, FinishReason,
+    ResponseFormat, ResponseFormatJsonSchema,
+};
 use async_openai::types::embeddings::{
     CreateEmbeddingRequest, CreateEmbeddingResponse, EmbeddingInput, EncodingFormat,
 };
@@ -23,8 +27,11 @@ use tracing::instrument::WithSubscriber;
 
 use super::http;
 use super::retry::{Failure, with_retries};
+use crate::domain::spend::Usage;
 use crate::domain::tier::Calibration;
-use crate::ports::{Embedder, LanguageModel, ModelError, Priority, Space, Vector};
+use crate::ports::{
+    AnswerSchema, Attempt, Completion, Embedder, Finish, LanguageModel, ModelError, Priority, Prompt, Space, Vector,
+};
 
 /// Label in metrics.
 const PROVIDER: &str = "openai";
@@ -34,6 +41,8 @@ const EMBEDDING_TIMEOUT: Duration = Duration::from_secs(15);
 const BATCH: usize = 256;
 /// OpenAI takes 300,000 tokens in one request, and a token is at least one byte.
 const BATCH_BYTES: usize = 300_000;
+/// Largest answer with vectors: a full batch of the longest ones has about 12 MB.
+const VECTORS_BODY: usize = 64 << 20;
 /// Of a text, what is embedded. OpenAI refuses texts over 8,191 tokens; prose and code have three bytes or more to a
 /// token.
 const LONGEST: usize = 24_000;
@@ -58,7 +67,7 @@ impl OpenAiEmbedder {
 
     fn with_timeout(base_url: &str, key: &SecretString, model: &str, timeout: Duration) -> anyhow::Result<Self> {
         Ok(Self {
-            api: api(base_url, key, timeout)?,
+            api: api(base_url, key, timeout, VECTORS_BODY)?,
             model: model.to_owned(),
             space: Space(format!("openai/{model}").into()),
         })
@@ -149,6 +158,8 @@ fn fitting(text: &str, longest: usize) -> &str {
 pub struct OpenAiChat {
     api: Client<Endpoint>,
     model: String,
+    /// Whether the service has refused a schema and taken the same request without it.
+    refuses_schemas: AtomicBool,
 }
 
 impl OpenAiChat {
@@ -157,22 +168,61 @@ impl OpenAiChat {
     /// # Errors
     /// When the key cannot be sent in a header or TLS cannot be set up.
     pub fn new(base_url: &str, key: &SecretString, model: &str, timeout: Duration) -> anyhow::Result<Self> {
-        Ok(Self { api: api(base_url, key, timeout)?, model: model.to_owned() })
+        Ok(Self {
+            api: api(base_url, key, timeout, http::ANSWER_BODY)?,
+            model: model.to_owned(),
+            refuses_schemas: AtomicBool::new(false),
+        })
+    }
+
+    async fn chat(&self, prompt: &Prompt, schema: Option<&AnswerSchema>) -> Result<Completion, Failure> {
+        let mut messages = Vec::with_capacity(2);
+        if !prompt.system.is_empty() {
+            messages.push(ChatCompletionRequestSystemMessage::from(prompt.system.as_str()).into());
+        }
+        messages.push(ChatCompletionRequestUserMessage::from(prompt.user.as_str()).into());
+        let request = CreateChatCompletionRequest {
+            model: self.model.clone(),
+            messages,
+            max_completion_tokens: Some(prompt.max_tokens),
+            response_format: schema.map(|answer| ResponseFormat::JsonSchema {
+                json_schema: ResponseFormatJsonSchema {
+                    description: None,
+                    name: answer.name.to_owned(),
+                    schema: answer.schema.clone(),
+                    strict: Some(true),
+                },
+            }),
+            ..CreateChatCompletionRequest::default()
+        };
+        let answer = attempt(self.api.chat().create(request)).await?;
+        let choice = answer.choices.into_iter().next().ok_or_else(|| Failure::Unusable("no choice".to_owned()))?;
+        let finish = match choice.finish_reason {
+            Some(FinishReason::Stop) => Finish::Stop,
+            Some(FinishReason::Length) => Finish::Length,
+            _ => Finish::Other,
+        };
+        let usage = answer.usage.map(|usage| Usage {
+            prompt_tokens: usage.prompt_tokens.into(),
+            completion_tokens: usage.completion_tokens.into(),
+        });
+        Ok(Completion { text: choice.message.content.unwrap_or_default(), usage, finish })
     }
 }
 
 #[async_trait]
 impl LanguageModel for OpenAiChat {
-    async fn complete(&self, prompt: &str) -> Result<String, ModelError> {
-        let request = CreateChatCompletionRequest {
-            model: self.model.clone(),
-            messages: vec![ChatCompletionRequestUserMessage::from(prompt).into()],
-            ..CreateChatCompletionRequest::default()
-        };
-        let chat = self.api.chat();
-        let answer = with_retries(|| attempt(chat.create(request.clone()))).await?;
-        let text = answer.choices.into_iter().next().and_then(|choice| choice.message.content);
-        text.ok_or_else(|| ModelError::Malformed("no text in the first choice".into()))
+    async fn ask(&self, prompt: &Prompt) -> Result<Completion, Attempt> {
+        let schema = prompt.schema.as_ref().filter(|_| !self.refuses_schemas.load(Ordering::Relaxed));
+        match self.chat(prompt, schema).await {
+            // Compatible services that know no schemas say so like this; the prompt itself asks for JSON, too.
+            Err(Failure::Status { status: StatusCode::BAD_REQUEST, .. }) if schema.is_some() => {
+                let plain = self.chat(prompt, None).await?;
+                self.refuses_schemas.store(true, Ordering::Relaxed);
+                Ok(plain)
+            }
+            outcome => Ok(outcome?),
+        }
     }
 
     fn provider(&self) -> &'static str {
@@ -213,8 +263,9 @@ impl Config for Endpoint {
     }
 }
 
-/// The library's client over our transport, which replaces the one that retries by rules of its own.
-fn api(base_url: &str, key: &SecretString, timeout: Duration) -> anyhow::Result<Client<Endpoint>> {
+/// The library's client over our transport, which replaces the one that retries by rules of its own. An answer has at
+/// most `longest` bytes.
+fn api(base_url: &str, key: &SecretString, timeout: Duration, longest: usize) -> anyhow::Result<Client<Endpoint>> {
     let headers = HeaderMap::from_iter([(AUTHORIZATION, http::secret("Bearer ", key)?)]);
     let endpoint = Endpoint { base_url: base_url.to_owned(), headers, key: key.clone() };
     let client = http::client(HeaderMap::new(), timeout)?;
@@ -224,7 +275,9 @@ fn api(base_url: &str, key: &SecretString, timeout: Duration) -> anyhow::Result<
             let client = client.clone();
             async move {
                 let request = request.build().await?;
-                Ok::<_, BoxError>(http::checked(client.execute(request).await).await?)
+                let answer = http::checked(client.execute(request).await).await?;
+                let body = http::body(answer, longest).await?;
+                Ok::<_, BoxError>(::http::Response::new(body).into())
             }
         })
     };

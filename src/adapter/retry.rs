@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use crate::ports::ModelError;
+use crate::ports::{Attempt, ModelError, Trouble};
 
 /// Calls made for one answer, at most.
 const ATTEMPTS: u32 = 3;
@@ -31,6 +31,9 @@ pub(super) enum Failure {
         /// When the provider wants to be asked again.
         retry_after: Option<Duration>,
     },
+    /// No connection.
+    #[error("no connection")]
+    Unreachable(#[source] anyhow::Error),
     /// No answer, or only a part of one.
     #[error("no answer")]
     Transport(#[source] anyhow::Error),
@@ -48,7 +51,7 @@ impl Failure {
             {
                 retry_after.unwrap_or_default()
             }
-            Self::Transport(_) => Duration::ZERO,
+            Self::Unreachable(_) | Self::Transport(_) => Duration::ZERO,
             Self::Status { .. } | Self::Unusable(_) => return None,
         };
         (attempts < ATTEMPTS && asked <= LONGEST_PAUSE).then(|| asked.max(back_off(attempts)))
@@ -68,6 +71,25 @@ impl From<Failure> for ModelError {
             refusal if refusal.is_refusal() => Self::Rejected(refusal.into()),
             other => Self::Unavailable(other.into()),
         }
+    }
+}
+
+impl From<Failure> for Attempt {
+    fn from(failure: Failure) -> Self {
+        let (kind, retry_after) = match &failure {
+            Failure::Unusable(_) => (Trouble::Malformed, None),
+            Failure::Unreachable(_) => (Trouble::Unreachable, None),
+            Failure::Transport(_) => (Trouble::Silent, None),
+            Failure::Status { status, retry_after, .. } => {
+                let kind = match *status {
+                    StatusCode::TOO_MANY_REQUESTS => Trouble::RateLimited,
+                    _ if failure.is_refusal() => Trouble::Refused,
+                    _ => Trouble::Failed,
+                };
+                (kind, *retry_after)
+            }
+        };
+        Self { kind, retry_after, source: failure.into() }
     }
 }
 

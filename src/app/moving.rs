@@ -62,7 +62,7 @@ pub async fn import_original(config: &Config, database: &SecretString, overrides
     refuse_unfinished(store.as_ref()).await?;
     let clock = overrides.clock.unwrap_or_else(|| Arc::new(adapter::system::SystemClock));
     let entropy = overrides.entropy.unwrap_or_else(|| Arc::new(adapter::system::OsEntropy));
-    let services = services(config, store, embedder, compute, clock, entropy);
+    let services = services(config, store, embedder, None, compute, clock, entropy);
     let outcome = services.import_original(&mut original).await;
     services.store.close().await;
     outcome

@@ -142,6 +142,32 @@ impl Authenticator {
     }
 }
 
+impl Authenticator {
+    /// What somebody who was accepted earlier may do now, long after the request: at most what was allowed then.
+    /// Tokens of an issuer are judged once; a key has to be alive still.
+    ///
+    /// # Errors
+    /// When the key opens nothing any more, or that cannot be told.
+    pub async fn recheck(
+        &self,
+        key_id: Option<&str>,
+        role: Role,
+        max_patterns: Option<u32>,
+    ) -> Result<(Role, Option<u32>), AuthError> {
+        match (self, key_id) {
+            (Self::Open, _) | (Self::Oidc(_), Some(_)) => Ok((role, max_patterns)),
+            (Self::Closed(reason), _) => Err(AuthError::Closed(reason)),
+            (_, None) => Err(AuthError::Missing),
+            (Self::Static { role: now, .. }, Some(STATIC_KEY_ID)) => Ok((role.min(*now), max_patterns)),
+            (Self::Static { .. }, Some(_)) => Err(AuthError::Unknown),
+            (Self::Stored(keys), Some(id)) => {
+                let now = keys.recheck(id).await?;
+                Ok((role.min(now.role), now.max_patterns))
+            }
+        }
+    }
+}
+
 /// Whether a token has one of these hashes. Every one is compared, so that the time tells nothing.
 pub fn is_one_of(hashes: &[[u8; 32]], token: &str) -> bool {
     let sent = hash(token);

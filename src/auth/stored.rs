@@ -11,7 +11,7 @@ use super::{AuthError, Credential, Principal};
 use crate::domain::credential::hash;
 use crate::domain::{Scope, Timestamp};
 use crate::ports::Clock;
-use crate::store::{Result, Store};
+use crate::store::{ApiKey, Result, Store};
 
 /// How long a key or a project that was found is taken for valid without asking again: other processes hear of a
 /// revocation after this time.
@@ -38,6 +38,23 @@ struct Known {
     expires_at: Option<Timestamp>,
 }
 
+impl Known {
+    /// What a stored key opens.
+    fn of(key: ApiKey) -> Result<Self, AuthError> {
+        let principal = Principal {
+            scope: key.scope,
+            role: key.role,
+            key_id: Some(key.id.into()),
+            max_patterns: key.max_patterns,
+            credential: Credential::StoredKey,
+        };
+        if key.revoked_at.is_some() {
+            return Err(AuthError::Dead { principal: Box::new(principal), state: "revoked" });
+        }
+        Ok(Known { principal, expires_at: key.expires_at })
+    }
+}
+
 impl StoredKeys {
     /// Keys of this store, by this clock.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
@@ -58,7 +75,7 @@ impl StoredKeys {
     pub(super) async fn check(&self, token: &str) -> Result<Principal, AuthError> {
         let sent = hash(token);
         let generation = self.generation.load(Ordering::Acquire);
-        let Known { principal, expires_at } = match self.seen.get(&sent) {
+        let known = match self.seen.get(&sent) {
             Some((then, known)) if then == generation => known,
             _ => {
                 let known = self.look_up(&sent).await?;
@@ -66,29 +83,32 @@ impl StoredKeys {
                 known
             }
         };
-        let now = self.clock.now();
-        if expires_at.is_some_and(|end| end <= now) {
-            return Err(AuthError::Dead { principal: Box::new(principal), state: "expired" });
-        }
+        let principal = self.alive(known)?;
         if let Some(id) = &principal.key_id {
-            self.uses.note(id, now);
+            self.uses.note(id, self.clock.now());
+        }
+        Ok(principal)
+    }
+
+    /// Finds out what a key may do now that was used earlier.
+    ///
+    /// # Errors
+    /// When it opens nothing any more, or the store fails.
+    pub(super) async fn recheck(&self, id: &str) -> Result<Principal, AuthError> {
+        let key = self.store.api_keys().by_id(id).await?.ok_or(AuthError::Unknown)?;
+        self.alive(Known::of(key)?)
+    }
+
+    fn alive(&self, known: Known) -> Result<Principal, AuthError> {
+        let Known { principal, expires_at } = known;
+        if expires_at.is_some_and(|end| end <= self.clock.now()) {
+            return Err(AuthError::Dead { principal: Box::new(principal), state: "expired" });
         }
         Ok(principal)
     }
 
     async fn look_up(&self, hash: &[u8; 32]) -> Result<Known, AuthError> {
-        let key = self.store.api_keys().find(hash).await?.ok_or(AuthError::Unknown)?;
-        let principal = Principal {
-            scope: key.scope,
-            role: key.role,
-            key_id: Some(key.id.into()),
-            max_patterns: key.max_patterns,
-            credential: Credential::StoredKey,
-        };
-        if key.revoked_at.is_some() {
-            return Err(AuthError::Dead { principal: Box::new(principal), state: "revoked" });
-        }
-        Ok(Known { principal, expires_at: key.expires_at })
+        Known::of(self.store.api_keys().find(hash).await?.ok_or(AuthError::Unknown)?)
     }
 
     /// Whether a scope is a registered project.

@@ -79,6 +79,8 @@ impl Client {
         };
         // Limits keep callers from starving each other; here is only one.
         let most = NonZeroU32::MAX;
+        // And jobs are a server's work: a command may be over in a moment.
+        config.jobs.worker = false;
         config.limits = Limits { per_ip: most, expensive: most, per_key: most, ..config.limits };
         let app = App::start(config.clone(), Overrides::default())
             .await

@@ -55,6 +55,7 @@ pub fn run(args: &CopyArgs, json: bool) -> anyhow::Result<()> {
                 "evaluations": content.evaluations,
                 "skills": content.skills,
                 "feedback": content.feedback,
+                "events": content.events,
                 "keys": content.keys,
                 "carried": content.carried,
                 "digest": content.digest(),

@@ -13,9 +13,11 @@ mod failure;
 mod import;
 mod import_original;
 mod input;
+mod jobs;
 mod keys;
 mod learn;
 mod migrate;
+mod outcome;
 mod output;
 mod partial;
 mod recall;
@@ -78,6 +80,8 @@ enum Verb {
     Learn(learn::LearnArgs),
     /// Find stored patterns for a task
     Recall(recall::RecallArgs),
+    /// Say what came of using a pattern
+    Outcome(outcome::OutcomeArgs),
     /// Store the patterns of an export
     Import(import::ImportArgs),
     /// Write every pattern to a file or a directory
@@ -87,6 +91,9 @@ enum Verb {
     /// Make, list, revoke and rotate API keys
     #[command(subcommand)]
     Keys(keys::KeysVerb),
+    /// List, show and cancel operations that run in the background
+    #[command(subcommand)]
+    Jobs(jobs::JobsVerb),
     /// Show or check the audit log
     #[command(subcommand)]
     Audit(audit::AuditVerb),
@@ -119,10 +126,12 @@ fn run(Cli { verb, global }: Cli) -> anyhow::Result<()> {
         Verb::CopyStore(args) => copy_store::run(&args, global.json),
         Verb::ImportOriginal(args) => import_original::run(&args, global.json),
         Verb::Keys(verb) => keys::run(verb, &global),
+        Verb::Jobs(verb) => jobs::run(verb, &global),
         Verb::Audit(verb) => audit::run(verb, &global),
         Verb::Migrate(migrate::MigrateArgs {}) => migrate::run(global.json),
         Verb::Learn(args) => with_client(&global, async |client| learn::run(client, args, global.json).await),
         Verb::Recall(args) => with_client(&global, async |client| recall::run(client, args, global.json).await),
+        Verb::Outcome(args) => with_client(&global, async |client| outcome::run(client, args, global.json).await),
         Verb::Import(args) => with_client(&global, async |client| import::run(client, &args, global.json).await),
         Verb::Export(args) => with_client(&global, async |client| export::run(client, args, global.json).await),
         Verb::Status => with_client(&global, async |client| status::run(client, global.json).await),
@@ -188,6 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn no_argument_of_a_verb_takes_the_name_of_a_global_one() {
+        let mut command = Cli::command();
+        command.build();
+        let globals = ["json", "url", "key"];
+        let mut verbs: Vec<_> = command.get_subcommands().collect();
+        while let Some(verb) = verbs.pop() {
+            verbs.extend(verb.get_subcommands());
+            for argument in verb.get_arguments().filter(|argument| globals.contains(&argument.get_id().as_str())) {
+                assert!(argument.is_global_set(), "{} of {}", argument.get_id(), verb.get_name());
+            }
+        }
+    }
+
+    #[test]
     fn wrong_usage_is_refused() {
         let learn = ["learn", "--task", "t", "--score", "1"];
         let with = |rest: &[&'static str]| refused(&[&learn, rest].concat());
@@ -201,6 +224,8 @@ mod tests {
         assert_eq!(refused(&["serve", "--port", "99999"]), ErrorKind::ValueValidation);
         assert_eq!(refused(&["keys", "create", "n", "--role", "boss"]), ErrorKind::InvalidValue);
         assert_eq!(refused(&["keys", "revoke", "../x"]), ErrorKind::ValueValidation);
+        assert_eq!(refused(&["outcome", "patterns/x"]), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&["outcome", "patterns/x", "--success", "--failure"]), ErrorKind::ArgumentConflict);
         assert_eq!(refused(&["keys"]), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         assert_eq!(refused(&["remember"]), ErrorKind::InvalidSubcommand);
     }

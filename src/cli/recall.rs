@@ -20,7 +20,7 @@ Examples:
   engramia recall 'Read CSV and compute averages' --min-confidence 0.5 --code > solution.py
 
 Each line: similarity, what to do with the pattern (duplicate: use it; adapt: change it; fresh: context only), \
-confidence that it serves the task, key, task.")]
+confidence that it serves the task, key, task. What went wrong at such tasks before is said on standard error.")]
 pub struct RecallArgs {
     /// The task at hand
     task: String,
@@ -62,6 +62,15 @@ pub struct RecallArgs {
 #[derive(Deserialize)]
 struct Answer {
     matches: Vec<Match>,
+    #[serde(default)]
+    warnings: Vec<Warning>,
+}
+
+#[derive(Deserialize)]
+struct Warning {
+    issue: String,
+    count: u32,
+    avg_score: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +119,11 @@ pub async fn run(client: &Client, args: RecallArgs, json: bool) -> anyhow::Resul
         output::json(&answer)?;
         return Ok(());
     }
-    let Answer { matches } = serde_json::from_value(answer)?;
+    let Answer { matches, warnings } = serde_json::from_value(answer)?;
+    // Beside the matches, which a program may read.
+    for found in &warnings {
+        eprintln!("{}", warning(found));
+    }
     if args.code {
         return print_code(matches.first());
     }
@@ -146,6 +159,11 @@ fn summary(found: &Match) -> String {
     format!("{similarity:.2} {tier:<9}  {confidence}{key}  {task}")
 }
 
+fn warning(found: &Warning) -> String {
+    let score = found.avg_score.map(|score| format!(", {score:.1} of 10")).unwrap_or_default();
+    format!("warning: {} times at such tasks{score}: {}", found.count, one_line(&found.issue))
+}
+
 fn parts(of: &Explanation) -> String {
     format!(
         "     = ({:.3} similarity + {:.3} keywords x {:.2}) x {:.3} quality x {:.3} recency = {:.3}",
@@ -168,6 +186,14 @@ mod tests {
     fn a_match_is_one_line() {
         assert_eq!(summary(&found(None)), "0.91 adapt      patterns/x_1  Parse CSV");
         assert_eq!(summary(&found(Some(0.873))), "0.91 adapt      confidence 0.87  patterns/x_1  Parse CSV");
+    }
+
+    #[test]
+    fn a_warning_is_one_line() {
+        let mut found = Warning { issue: "No\ntimeout".into(), count: 3, avg_score: Some(4.25) };
+        assert_eq!(warning(&found), "warning: 3 times at such tasks, 4.2 of 10: No timeout");
+        found.avg_score = None;
+        assert_eq!(warning(&found), "warning: 3 times at such tasks: No timeout");
     }
 
     #[test]

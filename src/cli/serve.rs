@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::output;
 use crate::app::{App, Overrides};
-use crate::config::{AuthMode, Config, Loaded, Server};
+use crate::config::{AuthMode, Config, Loaded, Server, Storage};
 use crate::telemetry::logs;
 
 /// Where to listen; the rest is in the environment.
@@ -22,6 +22,7 @@ use crate::telemetry::logs;
 Examples:
   engramia serve
   ENGRAMIA_DATA_PATH=/var/lib/engramia engramia serve --host 0.0.0.0 --port 8080
+  engramia serve --worker --port 8001
 
 `engramia config env` prints every setting.")]
 pub struct ServeArgs {
@@ -31,12 +32,19 @@ pub struct ServeArgs {
     /// Port to listen on instead of ENGRAMIA_PORT; 0 takes any free port
     #[arg(long)]
     port: Option<u16>,
+    /// Serve the API and leave jobs to other processes; with --worker both, as without either
+    #[arg(long)]
+    web: bool,
+    /// Work on jobs and serve nothing but /livez, /readyz and /metrics; needs PostgreSQL
+    #[arg(long)]
+    worker: bool,
 }
 
 /// Serves until SIGINT or SIGTERM.
 pub fn run(args: &ServeArgs, json: bool) -> anyhow::Result<()> {
     let Loaded { mut config, warnings } = Config::from_env().context("the configuration is wrong")?;
     listen_at(&mut config, args)?;
+    divide_work(&mut config, args)?;
     logs::start(config.telemetry.json_logs, &config.telemetry.log_filter)?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -55,6 +63,19 @@ fn listen_at(config: &mut Config, args: &ServeArgs) -> anyhow::Result<()> {
         *host = wanted;
     }
     *port = args.port.unwrap_or(*port);
+    Ok(())
+}
+
+/// Who only serves or only works does not do the other.
+fn divide_work(config: &mut Config, args: &ServeArgs) -> anyhow::Result<()> {
+    let one_alone = args.web != args.worker;
+    anyhow::ensure!(
+        !(one_alone && args.worker && matches!(config.storage, Storage::Embedded { .. })),
+        "--worker: only one process can open the embedded store, and it does both; set ENGRAMIA_DATABASE_URL"
+    );
+    if one_alone {
+        (config.server.web, config.jobs.worker) = (args.web, args.worker);
+    }
     Ok(())
 }
 
@@ -83,9 +104,12 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     end_of_service().await?;
     tracing::info!("stopping: finishing requests under way");
     stop.send_replace(true);
-    if tokio::time::timeout(shutdown_grace, serving).await.is_err() {
-        tracing::warn!("some requests did not finish in time");
-    }
+    let requests = async {
+        if tokio::time::timeout(shutdown_grace, serving).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+    };
+    tokio::join!(requests, app.finish_jobs(shutdown_grace));
     app.shutdown().await;
     tracing::info!("stopped");
     Ok(())
@@ -137,7 +161,7 @@ mod tests {
 
     #[test]
     fn flags_win_but_never_open_the_door() {
-        let everywhere = ServeArgs { host: "0.0.0.0".parse().ok(), port: Some(1) };
+        let everywhere = ServeArgs { host: "0.0.0.0".parse().ok(), port: Some(1), ..ServeArgs::default() };
         let mut closed = config(&[("ENGRAMIA_PORT", "81")]);
         listen_at(&mut closed, &ServeArgs::default()).expect("nothing to do");
         assert_eq!(closed.server.port, 81);
@@ -146,6 +170,25 @@ mod tests {
         let mut open = config(&[("ENGRAMIA_AUTH_MODE", "dev"), ("ENGRAMIA_ALLOW_NO_AUTH", "true")]);
         assert!(listen_at(&mut open, &everywhere).is_err());
         assert!(open.server.host.is_loopback());
+    }
+
+    #[test]
+    fn a_process_does_both_or_one_of_two() {
+        let divided = |vars: &[(&str, &str)], web, worker| {
+            let mut config = config(vars);
+            divide_work(&mut config, &ServeArgs { web, worker, ..ServeArgs::default() })?;
+            anyhow::Ok((config.server.web, config.jobs.worker))
+        };
+        let shared = [("ENGRAMIA_DATABASE_URL", "postgres://db/x")];
+        for (web, worker) in [(true, false), (false, true)] {
+            assert_eq!(divided(&shared, web, worker).expect("one"), (web, worker));
+        }
+        for vars in [&shared[..], &[]] {
+            assert_eq!(divided(vars, false, false).expect("both"), (true, true));
+            assert_eq!(divided(vars, true, true).expect("both"), (true, true));
+        }
+        assert_eq!(divided(&[], true, false).expect("jobs wait for a later start"), (true, false));
+        assert!(divided(&[], false, true).is_err_and(|error| error.to_string().starts_with("--worker: ")));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Typed reading: the kinds of values a setting can have, what each accepts, and how it parses a text.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::sections::CorsOrigins;
+use crate::domain::spend::{Budget, ModelRole, Nanos, Price};
 
 /// Stands in messages for a value that must not be shown.
 pub const HIDDEN: &str = "(hidden)";
@@ -226,6 +228,65 @@ impl Kind for Secrets {
     fn shown(&self, _: &str) -> String {
         HIDDEN.into()
     }
+}
+
+/// Dollars a day: all together, then roles of their own.
+pub struct DailyBudget;
+
+impl Kind for DailyBudget {
+    type Value = Budget;
+
+    fn accepts(&self) -> String {
+        "dollars, then eval= and architect= for a part of them, separated by commas".into()
+    }
+
+    fn parse(&self, text: &str) -> Result<Budget, String> {
+        let mut items = list(text);
+        let total = items.next().and_then(dollars).ok_or("does not begin with an amount")?;
+        let mut budget = Budget { total: Nanos::of_usd(total), eval: None, architect: None };
+        for item in items {
+            let wrong = || format!("\"{}\" is no part of a budget", printable(item));
+            let (role, amount) = item.split_once('=').ok_or_else(wrong)?;
+            let amount = dollars(amount.trim()).map(Nanos::of_usd).ok_or_else(wrong)?;
+            let part = match role.trim().parse().map_err(|_| wrong())? {
+                ModelRole::Eval => &mut budget.eval,
+                ModelRole::Architect => &mut budget.architect,
+            };
+            if part.replace(amount).is_some() {
+                return Err(format!("names {} twice", role.trim()));
+            }
+        }
+        Ok(budget)
+    }
+}
+
+/// Prices by model.
+pub struct ModelPrices;
+
+impl Kind for ModelPrices {
+    type Value = BTreeMap<String, Price>;
+
+    fn accepts(&self) -> String {
+        "model=input/output in dollars for a million tokens, separated by commas".into()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        list(text)
+            .map(|item| {
+                let price = item.rsplit_once('=').and_then(|(model, price)| {
+                    let (input, output) = price.split_once('/')?;
+                    let price = Price { input: dollars(input.trim())?, output: dollars(output.trim())? };
+                    Some((model.trim().to_owned(), price))
+                });
+                price.filter(|(model, _)| !model.is_empty()).ok_or(format!("\"{}\" is no price", printable(item)))
+            })
+            .collect()
+    }
+}
+
+/// An amount that a budget or a price may have.
+fn dollars(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|amount| (0.0..=1e6).contains(amount))
 }
 
 /// A list of addresses and networks; an address is a network of one.

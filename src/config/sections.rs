@@ -1,7 +1,7 @@
 //! The sections of the configuration: closed types, each read by one function that holds its rules.
 //!
-//! The rules follow the user guide §4, `engramia/00-overview.md` §3 (authentication modes) and
-//! `engramia/50-config-observability.md` §1 of the specification.
+//! The rules follow the user guide §4 and `engramia/50-config-observability.md` §1 of the specification; larger sections
+//! have files of their own.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -9,13 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::Reader;
-use super::oidc::Oidc;
-use super::parse::{Kind, printable};
-use super::settings::{self as table, AuthStrategy, Provider, StorageKind};
-use crate::domain::Role;
+use super::settings::{self as table, StorageKind};
 
 /// The HTTP server.
 #[derive(Debug, Clone)]
@@ -38,6 +35,8 @@ pub struct Server {
     pub request_timeout: Duration,
     /// What running requests are given to finish when the server stops.
     pub shutdown_grace: Duration,
+    /// Whether the API is served; no variable says so, but `engramia serve --worker` does.
+    pub web: bool,
 }
 
 /// Who may call the API from a web page of another origin.
@@ -63,6 +62,7 @@ impl Server {
             docs: reader.read(&table::DOCS),
             request_timeout: reader.read(&table::REQUEST_TIMEOUT),
             shutdown_grace: reader.read(&table::SHUTDOWN_GRACE),
+            web: true,
         }
     }
 }
@@ -115,297 +115,6 @@ impl Storage {
     }
 }
 
-/// Embedding model and language model.
-#[derive(Debug, Clone)]
-pub struct Models {
-    /// What turns texts into vectors.
-    pub embedding: EmbeddingChoice,
-    /// Embeddings of recent texts kept in memory; 0 keeps none.
-    pub embedding_cache_entries: usize,
-    /// What evaluates, composes and evolves.
-    pub llm: LlmChoice,
-    /// Limit of one call to the language model.
-    pub llm_timeout: Duration,
-}
-
-/// The embedding model.
-#[derive(Debug, Clone)]
-pub enum EmbeddingChoice {
-    /// The model in the binary.
-    BuiltIn,
-    /// OpenAI or a compatible service.
-    OpenAi {
-        /// Model name.
-        model: String,
-        /// API key.
-        key: SecretString,
-        /// Address of the service, without a trailing slash.
-        base_url: String,
-    },
-    /// Switched off by the operator.
-    Off,
-}
-
-/// The language model.
-#[derive(Debug, Clone)]
-pub enum LlmChoice {
-    /// Switched off by the operator.
-    Off,
-    /// Wanted, but without its key: the server starts and says so.
-    NotConfigured {
-        /// The provider as `ENGRAMIA_LLM_PROVIDER` names it.
-        provider: &'static str,
-        /// The variable that is not set.
-        missing: &'static str,
-    },
-    /// OpenAI or a compatible service.
-    OpenAi {
-        /// Model name.
-        model: String,
-        /// API key.
-        key: SecretString,
-        /// Address of the service, without a trailing slash.
-        base_url: String,
-    },
-    /// Anthropic or a compatible service.
-    Anthropic {
-        /// Model name.
-        model: String,
-        /// API key.
-        key: SecretString,
-        /// Address of the service, without a trailing slash.
-        base_url: String,
-    },
-}
-
-/// The name under which the built-in embedding model is asked for.
-const BUILT_IN_EMBEDDING: &str = "all-MiniLM-L6-v2";
-
-const ANTHROPIC_DEFAULT_MODEL: &str = "claude-sonnet-4-5";
-
-/// What both uses of OpenAI share.
-struct OpenAi {
-    key: Option<SecretString>,
-    base_url: String,
-}
-
-impl Models {
-    pub(super) fn read(reader: &mut Reader) -> Self {
-        let openai =
-            OpenAi { key: reader.given(&table::OPENAI_API_KEY), base_url: reader.read(&table::OPENAI_BASE_URL) };
-        Self {
-            embedding: EmbeddingChoice::read(reader, &openai),
-            embedding_cache_entries: reader.read(&table::EMBEDDING_CACHE),
-            llm: LlmChoice::read(reader, openai),
-            llm_timeout: reader.read(&table::LLM_TIMEOUT),
-        }
-    }
-}
-
-impl EmbeddingChoice {
-    fn read(reader: &mut Reader, openai: &OpenAi) -> Self {
-        let named = reader.given(&table::EMBEDDING_MODEL);
-        let is_named = |name: &str| named.as_deref().is_some_and(|model| model.eq_ignore_ascii_case(name));
-        if is_named("none") {
-            return Self::Off;
-        }
-        if reader.read(&table::LOCAL_EMBEDDINGS) || is_named(BUILT_IN_EMBEDDING) {
-            return Self::BuiltIn;
-        }
-        if let Some(key) = &openai.key {
-            return Self::OpenAi {
-                model: reader.read(&table::EMBEDDING_MODEL),
-                key: key.clone(),
-                base_url: openai.base_url.clone(),
-            };
-        }
-        if let Some(model) = named {
-            reader.warn(format!(
-                "ENGRAMIA_EMBEDDING_MODEL={}: needs OPENAI_API_KEY, which is not set; the built-in model \
-                 {BUILT_IN_EMBEDDING} is used",
-                printable(&model),
-            ));
-        }
-        Self::BuiltIn
-    }
-}
-
-impl LlmChoice {
-    fn read(reader: &mut Reader, openai: OpenAi) -> Self {
-        let anthropic_key = reader.given(&table::ANTHROPIC_API_KEY);
-        let anthropic_url = reader.read(&table::ANTHROPIC_BASE_URL);
-        match reader.read(&table::LLM_PROVIDER) {
-            Provider::None => Self::Off,
-            Provider::OpenAi => match openai.key {
-                Some(key) => Self::OpenAi { model: reader.read(&table::LLM_MODEL), key, base_url: openai.base_url },
-                None => Self::NotConfigured { provider: "openai", missing: table::OPENAI_API_KEY.name },
-            },
-            Provider::Anthropic => match anthropic_key {
-                Some(key) => Self::Anthropic {
-                    model: reader.given(&table::LLM_MODEL).unwrap_or_else(|| ANTHROPIC_DEFAULT_MODEL.into()),
-                    key,
-                    base_url: anthropic_url,
-                },
-                None => Self::NotConfigured { provider: "anthropic", missing: table::ANTHROPIC_API_KEY.name },
-            },
-        }
-    }
-}
-
-/// Who may call the API.
-#[derive(Debug, Clone)]
-pub struct Auth {
-    /// How callers are told apart.
-    pub mode: AuthMode,
-    /// How the first owner key is asked for.
-    pub bootstrap: Bootstrap,
-}
-
-/// How the first owner key is asked for.
-#[derive(Debug, Clone)]
-pub enum Bootstrap {
-    /// It is not: the first start makes one.
-    Off,
-    /// By this token.
-    Token(SecretString),
-    /// By a token that is too easy to guess: not at all.
-    TooShort,
-}
-
-/// How callers are told apart.
-#[derive(Debug, Clone)]
-pub enum AuthMode {
-    /// Static keys, all of one role.
-    EnvKeys {
-        /// At least one.
-        keys: Vec<SecretString>,
-        /// The role of every key.
-        role: Role,
-    },
-    /// Keys that are made and revoked through the API.
-    StoreKeys,
-    /// Tokens of an OpenID Connect issuer.
-    Oidc(Oidc),
-    /// Nobody is asked for a key.
-    Open,
-    /// Static keys are wanted and there are none: every authenticated route answers 503.
-    NoKeys,
-    /// Unauthenticated access is wanted and not allowed: every authenticated route answers 503.
-    DevNotAllowed,
-}
-
-impl Auth {
-    /// `host` is the address the server will listen on: unauthenticated access beyond loopback is refused.
-    pub(super) fn read(reader: &mut Reader, host: IpAddr) -> Self {
-        let strategy = reader.read(&table::AUTH_MODE);
-        let keys = reader.read(&table::API_KEYS);
-        let role = env_role(reader);
-        let allow_open = reader.read(&table::ALLOW_NO_AUTH);
-        let has_keys = !keys.is_empty();
-        let has_database = reader.is_set(&table::DATABASE_URL);
-
-        let mode = match strategy {
-            AuthStrategy::Auto if has_database => AuthMode::StoreKeys,
-            AuthStrategy::Auto | AuthStrategy::Env if has_keys => AuthMode::EnvKeys { keys, role },
-            AuthStrategy::Auto | AuthStrategy::Env | AuthStrategy::Dev if allow_open => AuthMode::Open,
-            AuthStrategy::Auto | AuthStrategy::Db => AuthMode::StoreKeys,
-            AuthStrategy::Env => AuthMode::NoKeys,
-            AuthStrategy::Dev => AuthMode::DevNotAllowed,
-            // What is missing is a finding: the mode that stands in for it is never used.
-            AuthStrategy::Oidc => Oidc::read(reader).map_or(AuthMode::StoreKeys, AuthMode::Oidc),
-        };
-
-        if has_keys && !matches!(mode, AuthMode::EnvKeys { .. }) {
-            reader.warn("ENGRAMIA_API_KEYS has no effect in this authentication mode");
-        }
-        if strategy == AuthStrategy::Oidc && reader.is_set(&table::ENV_AUTH_ROLE) {
-            reader.warn("ENGRAMIA_ENV_AUTH_ROLE has no effect in this authentication mode");
-        }
-        if strategy != AuthStrategy::Oidc && reader.is_set(&table::OIDC_ISSUER) {
-            reader.warn("ENGRAMIA_OIDC_ISSUER has no effect: ENGRAMIA_AUTH_MODE is not oidc");
-        }
-        if allow_open && !matches!(mode, AuthMode::Open) {
-            reader.warn("ENGRAMIA_ALLOW_NO_AUTH has no effect: this authentication mode asks for a key");
-        }
-        refuse_unsafe_opening(reader, strategy, &mode, host);
-        let bootstrap = Bootstrap::read(reader);
-        if !matches!((&bootstrap, &mode), (Bootstrap::Off, _) | (_, AuthMode::StoreKeys)) {
-            reader.warn("ENGRAMIA_BOOTSTRAP_TOKEN has no effect in this authentication mode");
-        }
-        Self { mode, bootstrap }
-    }
-}
-
-/// Least characters of a bootstrap token.
-const BOOTSTRAP_TOKEN_CHARS: usize = 32;
-
-impl Bootstrap {
-    fn read(reader: &mut Reader) -> Self {
-        match reader.given(&table::BOOTSTRAP_TOKEN) {
-            None => Self::Off,
-            Some(token) if token.expose_secret().chars().count() >= BOOTSTRAP_TOKEN_CHARS => Self::Token(token),
-            Some(_) => {
-                reader.warn(format!(
-                    "ENGRAMIA_BOOTSTRAP_TOKEN is shorter than {BOOTSTRAP_TOKEN_CHARS} characters: POST \
-                     /v1/keys/bootstrap answers 503, and no owner key is made"
-                ));
-                Self::TooShort
-            }
-        }
-    }
-}
-
-/// The role of static keys. An unknown role is a warning and means owner, as the specification has it.
-fn env_role(reader: &mut Reader) -> Role {
-    let text = reader.read(&table::ENV_AUTH_ROLE);
-    text.to_ascii_lowercase().parse().unwrap_or_else(|_| {
-        reader.warn(format!(
-            "ENGRAMIA_ENV_AUTH_ROLE={}: not a role, owner is used; accepted: {}",
-            printable(&text),
-            table::ENV_AUTH_ROLE.kind.accepts(),
-        ));
-        Role::Owner
-    })
-}
-
-/// Adds a finding for each reason why unauthenticated access must not be served.
-fn refuse_unsafe_opening(reader: &mut Reader, strategy: AuthStrategy, mode: &AuthMode, host: IpAddr) {
-    let open = matches!(mode, AuthMode::Open);
-
-    let environment = reader.read(&table::ENVIRONMENT).to_ascii_lowercase();
-    let env = reader.read(&table::ENV).to_ascii_lowercase();
-    let environment = environment.as_str();
-
-    let local = matches!(environment, "" | "local" | "test" | "development" | "dev");
-    if strategy == AuthStrategy::Dev && !local {
-        reader.refuse(
-            &table::ENVIRONMENT,
-            "ENGRAMIA_AUTH_MODE=dev is refused in this environment",
-            "local, test, development, or another authentication mode",
-        );
-    } else if open && matches!(environment, "production" | "prod" | "staging") {
-        reader.refuse(
-            &table::ENVIRONMENT,
-            "unauthenticated access is refused in this environment",
-            "another environment, or ENGRAMIA_ALLOW_NO_AUTH unset",
-        );
-    }
-    if open && matches!(env.as_str(), "production" | "prod") {
-        reader.refuse(
-            &table::ENV,
-            "unauthenticated access is refused in production",
-            "another environment, or ENGRAMIA_ALLOW_NO_AUTH unset",
-        );
-    }
-    if open && !host.to_canonical().is_loopback() && !matches!(environment, "local" | "development") {
-        reader.refuse(
-            &table::HOST,
-            "unauthenticated access is refused beyond loopback",
-            "127.0.0.1, or ENGRAMIA_ENVIRONMENT=local or development, or ENGRAMIA_ALLOW_NO_AUTH unset",
-        );
-    }
-}
-
 /// Rate limits, in requests per minute, and quotas.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -426,6 +135,44 @@ impl Limits {
             expensive: reader.read(&table::RATE_LIMIT_EXPENSIVE),
             per_key: reader.read(&table::RATE_LIMIT_PER_KEY),
             max_projects: reader.given(&table::MAX_PROJECTS),
+        }
+    }
+}
+
+/// Background jobs.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    /// Whether this process works on jobs; no variable says so, but `engramia serve --web` does.
+    pub worker: bool,
+    /// How often the worker looks for jobs.
+    pub poll_interval: Duration,
+    /// Jobs that run at once; at least 1.
+    pub max_concurrent: usize,
+    /// Limit of one attempt.
+    pub timeout: Duration,
+    /// Limit from the submission to the end.
+    pub expiry: Duration,
+    /// How long jobs are kept that came to their end.
+    pub retention: Duration,
+}
+
+impl Jobs {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let (poll_interval, expiry) = (reader.read(&table::JOB_POLL_INTERVAL), reader.read(&table::JOB_EXPIRY));
+        if expiry <= poll_interval {
+            reader.refuse(
+                &table::JOB_EXPIRY,
+                "jobs would expire before the worker looks at them",
+                format!("more than ENGRAMIA_JOB_POLL_INTERVAL={}", poll_interval.as_secs_f64()),
+            );
+        }
+        Self {
+            worker: true,
+            poll_interval,
+            max_concurrent: reader.read(&table::JOB_MAX_CONCURRENT),
+            timeout: reader.read(&table::JOB_TIMEOUT),
+            expiry,
+            retention: Duration::from_secs(24 * 3600) * reader.read(&table::JOB_RETENTION_DAYS),
         }
     }
 }

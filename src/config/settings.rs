@@ -9,7 +9,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::parse::{
-    BaseUrl, Choice, Flag, IssuerUrl, Kind, Networks, Number, Origins, Parsed, Presence, Seconds, Secret, Secrets,
+    BaseUrl, Choice, DailyBudget, Flag, IssuerUrl, Kind, ModelPrices, Networks, Number, Origins, Parsed, Presence,
+    Seconds, Secret, Secrets,
 };
 use crate::domain::Role;
 
@@ -148,6 +149,18 @@ settings! {
             Parsed::new("a model name"), "Model of the LLM provider; `claude-sonnet-4-5` where unset and the provider is anthropic.";
         LLM_TIMEOUT: Seconds = "ENGRAMIA_LLM_TIMEOUT", "30.0",
             Seconds::between(0.1, 3600.0), "Time one LLM call may take.";
+        LLM_CONCURRENCY: Number<usize> = "ENGRAMIA_LLM_CONCURRENCY", "10",
+            Number::whole(1, 10_000), "LLM calls at once, of all requests to one process.";
+        MAX_LLM_RESPONSE: Number<usize> = "ENGRAMIA_MAX_LLM_RESPONSE", "20000",
+            Number::whole(100, 10_000_000), "Longest text of an LLM in an answer, in characters; the rest is cut off.";
+        LLM_DAILY_BUDGET: DailyBudget = "ENGRAMIA_LLM_DAILY_BUDGET_USD", "",
+            DailyBudget,
+            "What each tenant may spend on LLM calls a day (UTC), in dollars, and of it each role: `5` or \
+             `5,eval=3,architect=1`. No limit when unset.";
+        LLM_PRICES: ModelPrices = "ENGRAMIA_LLM_PRICES", "",
+            ModelPrices,
+            "Prices of models in dollars for a million tokens, input and output: `my-model=2/8`. They override the \
+             table in docs/judgement.md.";
         EMBEDDING_MODEL: Parsed<String> = "ENGRAMIA_EMBEDDING_MODEL", "text-embedding-3-small",
             Parsed::new("none, all-MiniLM-L6-v2 or an OpenAI model name"),
             "Embedding model. `none` switches embeddings off, `all-MiniLM-L6-v2` is built in; any other is asked \
@@ -222,6 +235,22 @@ settings! {
         MAX_PROJECTS: Number<u32> = "ENGRAMIA_MAX_PROJECTS", "",
             Number::whole(1, 1_000_000), "Projects a tenant may have. No limit when unset.";
     }
+    "Jobs" {
+        JOB_POLL_INTERVAL: Seconds = "ENGRAMIA_JOB_POLL_INTERVAL", "2.0",
+            Seconds::between(0.05, 86_400.0),
+            "How often the worker looks for jobs; it is also told of new ones at once. Above 60, jobs begin at this \
+             interval only, as batches.";
+        JOB_MAX_CONCURRENT: Number<usize> = "ENGRAMIA_JOB_MAX_CONCURRENT", "3",
+            Number::whole(1, 1000), "Jobs that run at once in one process.";
+        JOB_TIMEOUT: Seconds = "ENGRAMIA_JOB_TIMEOUT", "3600",
+            Seconds::between(1.0, 604_800.0),
+            "Time one attempt of a job may take, where the request has no X-Max-Execution-Seconds.";
+        JOB_EXPIRY: Seconds = "ENGRAMIA_JOB_EXPIRY", "172800",
+            Seconds::between(60.0, 2_592_000.0),
+            "Time from the submission of a job after which it is not done any more; above ENGRAMIA_JOB_POLL_INTERVAL.";
+        JOB_RETENTION_DAYS: Number<u32> = "ENGRAMIA_JOB_RETENTION_DAYS", "7",
+            Number::whole(1, 3650), "Days for which jobs that came to their end can be asked for.";
+    }
     "Memory" {
         REDACTION: Flag = "ENGRAMIA_REDACTION", "true",
             Flag, "Remove personal data and secrets before anything is stored. Only disable in dev.";
@@ -274,11 +303,7 @@ pub const RESERVED: &[&str] = &[
     "ENGRAMIA_DSR_SLA_DAYS",
     "ENGRAMIA_ENFORCE_QUOTAS",
     "ENGRAMIA_GOOGLE_CLIENT_ID",
-    "ENGRAMIA_JOB_MAX_CONCURRENT",
-    "ENGRAMIA_JOB_POLL_INTERVAL",
     "ENGRAMIA_JWT_*",
-    "ENGRAMIA_LLM_CONCURRENCY",
-    "ENGRAMIA_MAX_LLM_RESPONSE",
     "ENGRAMIA_MCP_HOSTED_ENABLED",
     "ENGRAMIA_OTEL_ENDPOINT",
     "ENGRAMIA_OTEL_SERVICE_NAME",

@@ -1,18 +1,26 @@
 //! Types and rules of the domain. No I/O and no `async` below this line; nothing of ours is imported from here.
 
+pub mod adversarial;
+pub mod analytics;
 pub mod audit;
 pub mod credential;
 pub mod evidence;
 pub mod feedback;
+pub mod job;
 pub mod pattern;
+pub mod pipeline;
+pub mod prices;
 pub mod record;
 pub mod scope;
+pub mod score;
+pub mod spend;
 pub mod text;
 pub mod tier;
 pub mod time;
 
-pub use evidence::{Evidence, decayed_score};
-pub use feedback::Feedback;
+pub use evidence::{Evidence, EvidenceKind, Observation, decayed_score};
+pub use feedback::{Feedback, Ratings};
+pub use job::{Job, JobOperation, JobState};
 pub use pattern::{Classification, NewPattern, Pattern, PatternId, PatternKey, Skill, Source};
 pub use scope::{Caller, Permission, Role, Scope};
 pub use tier::{ReuseTier, Thresholds};

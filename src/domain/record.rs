@@ -80,8 +80,8 @@ pub fn data(pattern: &Pattern) -> Value {
     if body.decayed_at != body.created_at {
         data.insert("_decayed_at".into(), json!(unix_seconds(body.decayed_at)));
     }
-    if body.evidence != default_evidence(body.success_score) {
-        data.insert("_evidence".into(), json!({ "weight": body.evidence.weight, "sum": body.evidence.sum }));
+    if body.evidence != Evidence::of_report(body.success_score, body.created_at) {
+        data.insert("_evidence".into(), evidence_to_json(&body.evidence));
     }
     Value::Object(data)
 }
@@ -91,8 +91,11 @@ pub fn record(pattern: &Pattern) -> Value {
     json!({ "version": VERSION, "key": pattern.body.key.as_str(), "data": data(pattern) })
 }
 
-fn default_evidence(score: f64) -> Evidence {
-    Evidence::of(score, Evidence::SELF_REPORTED)
+fn evidence_to_json(evidence: &Evidence) -> Value {
+    json!({
+        "weight": evidence.weight, "sum": evidence.sum, "count": evidence.count, "variance": evidence.variance,
+        "seen_at": evidence.seen_at.map(unix_seconds),
+    })
 }
 
 /// Reads the `data` of a record. Times default to `now`, the source to `import`.
@@ -117,7 +120,13 @@ pub fn parse(key: PatternKey, mut data: Map<String, Value>, now: Timestamp) -> R
         Some(Value::Object(mut parts)) => {
             let weight = reader.number(&mut parts, "weight", 0.0, 1e9);
             let sum = reader.number(&mut parts, "sum", 0.0, 1e10);
-            weight.zip(sum).map(|(weight, sum)| Evidence { weight, sum })
+            weight.zip(sum).map(|(weight, sum)| Evidence {
+                weight,
+                sum,
+                count: reader.number(&mut parts, "count", 0.0, 1e15).unwrap_or(0.0) as u64,
+                variance: reader.number(&mut parts, "variance", 0.0, 25.0).unwrap_or(0.0),
+                seen_at: reader.time(&mut parts, "seen_at"),
+            })
         }
         _ => None,
     };
@@ -134,7 +143,7 @@ pub fn parse(key: PatternKey, mut data: Map<String, Value>, now: Timestamp) -> R
         reuse_count: reader.number(&mut data, "reuse_count", 0.0, 1e15).unwrap_or(0.0) as u64,
         created_at,
         decayed_at,
-        evidence: evidence.unwrap_or_else(|| default_evidence(success_score)),
+        evidence: evidence.unwrap_or_else(|| Evidence::of_report(success_score, created_at)),
         extra: Extra { data, design },
         task: task.unwrap_or_default(),
     };
@@ -221,7 +230,8 @@ mod tests {
         let data_in = json!({
             "task": "t", "success_score": 7.5, "reuse_count": 3, "timestamp": 1_700_000_000.25, "legacy": [1],
             "design": {"code": "c", "classification": "public", "source": "sdk", "workflow": {"a": null}},
-            "_author_key_id": "k", "_decayed_at": 1_700_000_100.5, "_evidence": {"weight": 2.0, "sum": 15.0}
+            "_author_key_id": "k", "_decayed_at": 1_700_000_100.5,
+            "_evidence": {"weight": 2.0, "sum": 15.0, "count": 3, "variance": 0.25, "seen_at": 1_700_000_200.0}
         });
         let body = parsed(data_in.clone()).expect("valid");
         assert_eq!(data(&Pattern { id: PatternId(1), body }), data_in);

@@ -71,10 +71,19 @@ words! {
         Recall = "recall",
         FeedbackRead = "feedback:read",
         SkillsSearch = "skills:search",
+        JobsList = "jobs:list",
+        JobsRead = "jobs:read",
+        AnalyticsRead = "analytics:read",
         Learn = "learn",
+        Evaluate = "evaluate",
+        Compose = "compose",
+        Evolve = "evolve",
+        AnalyzeFailures = "analyze_failures",
         SkillsRegister = "skills:register",
         Aging = "aging",
         FeedbackDecay = "feedback:decay",
+        JobsCancel = "jobs:cancel",
+        AnalyticsRollup = "analytics:rollup",
         PatternsDeleteOwn = "patterns:delete_own",
         PatternsDelete = "patterns:delete",
         Import = "import",
@@ -91,10 +100,25 @@ impl Permission {
     /// The lowest role that holds this permission.
     fn least_role(self) -> Role {
         match self {
-            Self::Health | Self::Metrics | Self::Recall | Self::FeedbackRead | Self::SkillsSearch => Role::Reader,
-            Self::Learn | Self::SkillsRegister | Self::Aging | Self::FeedbackDecay | Self::PatternsDeleteOwn => {
-                Role::Editor
-            }
+            Self::Health
+            | Self::Metrics
+            | Self::Recall
+            | Self::FeedbackRead
+            | Self::SkillsSearch
+            | Self::JobsList
+            | Self::JobsRead
+            | Self::AnalyticsRead => Role::Reader,
+            Self::Learn
+            | Self::Evaluate
+            | Self::Compose
+            | Self::Evolve
+            | Self::AnalyzeFailures
+            | Self::SkillsRegister
+            | Self::Aging
+            | Self::FeedbackDecay
+            | Self::JobsCancel
+            | Self::AnalyticsRollup
+            | Self::PatternsDeleteOwn => Role::Editor,
             Self::PatternsDelete
             | Self::Import
             | Self::Export

@@ -6,6 +6,7 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::context::X_REQUEST_ID;
+use super::usage::{COMPLETION_TOKENS, COST, PROMPT_TOKENS};
 use crate::config::CorsOrigins;
 
 /// The layer for the configured origins; none without any.
@@ -26,7 +27,7 @@ pub(super) fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
             HeaderName::from_static("x-project-id"),
             HeaderName::from_static("x-max-execution-seconds"),
         ])
-        .expose_headers([X_REQUEST_ID, header::LOCATION, header::RETRY_AFTER])
+        .expose_headers([X_REQUEST_ID, header::LOCATION, header::RETRY_AFTER, PROMPT_TOKENS, COMPLETION_TOKENS, COST])
         .max_age(Duration::from_secs(600));
     Some(layer)
 }

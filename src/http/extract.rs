@@ -14,13 +14,10 @@ use super::problem::Problem;
 /// A JSON object as `T`, whatever the content type says, up to the configured size.
 pub struct Body<T>(pub T);
 
-/// Like [`Body`], for bulk loads: up to [`BULK_FACTOR`] times the configured size.
-pub struct BulkBody<T>(pub T);
-
 /// The query string as `T`.
 pub struct Query<T>(pub T);
 
-/// How much larger than other bodies an import may be.
+/// How much larger than other bodies a bulk load may be.
 pub const BULK_FACTOR: usize = 64;
 
 impl<T: FromFields> FromRequest<AppState> for Body<T> {
@@ -28,15 +25,6 @@ impl<T: FromFields> FromRequest<AppState> for Body<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         read_object(request, state.config.server.max_body_size).await.map(Self)
-    }
-}
-
-impl<T: FromFields> FromRequest<AppState> for BulkBody<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        let limit = state.config.server.max_body_size.saturating_mul(BULK_FACTOR);
-        read_object(request, limit).await.map(Self)
     }
 }
 
@@ -53,14 +41,25 @@ impl<T: FromFields> FromRequestParts<AppState> for Query<T> {
 }
 
 async fn read_object<T: FromFields>(request: Request, limit: usize) -> Result<T, Problem> {
-    let bytes = read_bytes(request, limit).await?;
-    let members = parse(&bytes)?;
+    object(&read_bytes(request, limit).await?)
+}
+
+/// A JSON object as `T`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn object<T: FromFields>(bytes: &[u8]) -> Result<T, Problem> {
+    let members = parse(bytes)?;
     let mut fields = Fields::new("body", members);
     let value = T::read(&mut fields);
     fields.finish(value).map_err(|findings| Problem::invalid(&findings))
 }
 
-async fn read_bytes(request: Request, limit: usize) -> Result<Vec<u8>, Problem> {
+/// The body of a request, up to a size.
+///
+/// # Errors
+/// When it is larger or ends early.
+pub async fn read_bytes(request: Request, limit: usize) -> Result<Vec<u8>, Problem> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let body = request.into_body();
     if announced.is_some_and(|length: usize| length > limit) {

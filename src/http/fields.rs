@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 
 use crate::domain::record::Flaw;
-use crate::domain::{Scope, Timestamp, UnknownWord, alternatives, time};
+use crate::domain::{PatternKey, Scope, Timestamp, UnknownWord, alternatives, time};
 
 /// One mistake in the input.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +162,21 @@ impl Fields {
         at
     }
 
+    /// The key of a pattern that may be absent or null.
+    pub fn pattern_key(&mut self, name: &'static str, most: usize) -> Option<PatternKey> {
+        let text = self.text(name, Text::up_to(most))?;
+        let key = PatternKey::parse(&text).ok();
+        if key.is_none() {
+            self.note(
+                "value_error",
+                name,
+                "Input should be a pattern key such as patterns/0be2046e_1795319203747",
+                None,
+            );
+        }
+        key
+    }
+
     /// The id of a project that may be absent or null.
     pub fn project(&mut self, name: &'static str) -> Option<String> {
         let text = self.text(name, Text::up_to(100))?;
@@ -191,6 +206,11 @@ impl Fields {
             self.note("bool_parsing", name, "Input should be a valid boolean", None);
             default
         })
+    }
+
+    /// A truth value that must be there.
+    pub fn required_flag(&mut self, name: &'static str) -> bool {
+        if self.members.contains_key(name) { self.flag(name, false) } else { self.missing(name) }
     }
 
     /// One of some words, absent or null.

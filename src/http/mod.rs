@@ -9,7 +9,9 @@ pub mod fields;
 mod guard;
 pub mod limit;
 pub mod openapi;
+pub mod operation;
 pub mod problem;
+mod usage;
 pub mod v1;
 mod web;
 
@@ -58,7 +60,11 @@ fn operations() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::Base::openapi())
         .routes(routes!(v1::learn::learn))
         .routes(routes!(v1::recall::recall))
+        .routes(routes!(v1::evaluate::evaluate))
+        .routes(routes!(v1::compose::compose))
+        .routes(routes!(v1::evolve::evolve))
         .routes(routes!(v1::feedback::feedback))
+        .routes(routes!(v1::failures::analyze_failures))
         .routes(routes!(v1::aging::aging))
         .routes(routes!(v1::aging::feedback_decay))
         .routes(routes!(v1::skills::register))
@@ -70,6 +76,12 @@ fn operations() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::keys::revoke))
         .routes(routes!(v1::keys::rotate))
         .routes(routes!(v1::audit::audit))
+        .routes(routes!(v1::analytics::rollup))
+        .routes(routes!(v1::analytics::last_rollup))
+        .routes(routes!(v1::analytics::events))
+        .routes(routes!(v1::jobs::list))
+        .routes(routes!(v1::jobs::get))
+        .routes(routes!(v1::jobs::cancel))
         .routes(routes!(v1::health::health))
         .routes(routes!(v1::health::health_deep))
         .routes(routes!(v1::health::metrics))
@@ -79,14 +91,32 @@ fn operations() -> OpenApiRouter<AppState> {
 /// The OpenAPI document.
 pub fn openapi_document() -> utoipa::openapi::OpenApi {
     // The key of a pattern has a slash in it: axum needs a wildcard, OpenAPI a plain parameter.
-    operations().routes(routes!(v1::patterns::delete_pattern)).into_openapi()
+    operations()
+        .routes(routes!(v1::patterns::delete_pattern))
+        .routes(routes!(v1::outcome::record_outcome))
+        .into_openapi()
+}
+
+/// What a server answers that only works on jobs.
+pub fn probes(state: AppState) -> Router {
+    Router::new()
+        .route("/livez", get(web::livez))
+        .route("/readyz", get(web::readyz))
+        .route("/metrics", get(web::metrics))
+        .route("/metrics/", get(web::metrics))
+        .fallback(|| async { web::not_found() })
+        .layer(middleware::from_fn_with_state(state.clone(), context::layer))
+        .with_state(state)
 }
 
 /// Every route, behind every layer. The last layer added is the first a request meets.
 pub fn router(state: AppState) -> Router {
     let (operations, _) = operations().split_for_parts();
     operations
-        .route("/v1/patterns/{*key}", axum::routing::delete(v1::patterns::delete_pattern))
+        .route(
+            "/v1/patterns/{*key}",
+            axum::routing::delete(v1::patterns::delete_pattern).post(v1::outcome::record_outcome),
+        )
         .route("/livez", get(web::livez))
         .route("/readyz", get(web::readyz))
         .route("/metrics", get(web::metrics))

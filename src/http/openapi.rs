@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Required, Response, ResponseBuilder};
+use utoipa::{IntoParams, IntoResponses, Modify, OpenApi, ToSchema};
+
+use super::operation::JobAccepted;
 
 /// Info, tags, security scheme and shared schemas; paths are added by the router.
 #[derive(OpenApi)]
@@ -18,14 +22,17 @@ use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
     ),
     tags(
         (name = "memory", description = "Learn, recall, feedback"),
+        (name = "judgement", description = "Evaluate, compose, evolve; needs a language model"),
         (name = "skills", description = "Capability tags"),
         (name = "transfer", description = "Export and import"),
         (name = "keys", description = "API keys"),
+        (name = "analytics", description = "What the memory is worth"),
         (name = "audit", description = "What was done, and by whom"),
+        (name = "jobs", description = "Operations in the background"),
         (name = "maintenance", description = "Time decay"),
         (name = "service", description = "Health, statistics, version")
     ),
-    components(schemas(ErrorBody)),
+    components(schemas(ErrorBody, JobAccepted)),
     modifiers(&BearerKey),
     security(("api_key" = []))
 )]
@@ -63,9 +70,12 @@ pub struct ErrorBody {
 /// The errors that every operation may answer.
 pub struct Errors;
 
+/// The errors of operations that need a language model.
+pub struct ModelErrors;
+
 impl IntoResponses for Errors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        [
+        documented(&[
             ("401", "No or unknown key, or a token that is not accepted"),
             ("403", "The role lacks the permission"),
             ("404", "Unknown route or resource"),
@@ -73,13 +83,56 @@ impl IntoResponses for Errors {
             ("422", "The input is wrong; every mistake is listed"),
             ("429", "Too many requests, see `Retry-After`; or a quota is reached"),
             ("503", "Storage or token issuer failed, maintenance, or the server is busy; see `Retry-After`"),
+        ])
+    }
+}
+
+impl IntoResponses for ModelErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        documented(&[
+            ("429", "Too many requests, see `Retry-After`; or the daily LLM budget is used up, see `reset_date`"),
+            ("501", "No language model is configured"),
+            ("502", "The provider of the language model failed, or answered what cannot be used"),
+            ("503", "The provider keeps failing, the server is busy, or storage failed; see `Retry-After`"),
+        ])
+    }
+}
+
+fn documented(errors: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+    let response = |description: &str| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+        RefOr::T(ResponseBuilder::new().description(description).content("application/json", content).build())
+    };
+    errors.iter().map(|(status, description)| ((*status).to_owned(), response(description))).collect()
+}
+
+/// The headers that make an operation a job, and the answer then.
+pub struct Deferred;
+
+impl IntoParams for Deferred {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        [
+            ("Prefer", Type::String, "`respond-async` (RFC 7240): answer 202 at once and run as a job"),
+            ("X-Max-Execution-Seconds", Type::Integer, "Longest time of one attempt of the job, in whole seconds"),
         ]
         .into_iter()
-        .map(|(status, description)| {
-            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
-            let response = ResponseBuilder::new().description(description).content("application/json", content);
-            (status.to_owned(), RefOr::T(response.build()))
+        .map(|(name, kind, description)| {
+            let schema = ObjectBuilder::new().schema_type(SchemaType::new(kind)).build();
+            let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
+            parameter.required(Required::False).description(Some(description)).schema(Some(schema)).build()
         })
         .collect()
+    }
+}
+
+impl IntoResponses for Deferred {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("JobAccepted"))).build();
+        let location = HeaderBuilder::new().description(Some("Where to ask for the job")).build();
+        let response = ResponseBuilder::new()
+            .description("Taken on as a job")
+            .header("Location", location)
+            .content("application/json", content);
+        BTreeMap::from([("202".to_owned(), RefOr::T(response.build()))])
     }
 }

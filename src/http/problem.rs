@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::context;
 use super::fields::Finding;
+use crate::domain::spend::Overspent;
 use crate::domain::words;
 use crate::ports::ModelError;
 use crate::service::{Quota, ServiceError};
@@ -31,6 +32,7 @@ words! {
         RateLimited = "RATE_LIMITED",
         Internal = "INTERNAL_ERROR",
         Provider = "PROVIDER_ERROR",
+        NotConfigured = "PROVIDER_NOT_CONFIGURED",
         Storage = "STORAGE_ERROR",
         Unavailable = "SERVICE_UNAVAILABLE"
     }
@@ -50,6 +52,7 @@ impl ErrorCode {
             Self::RateLimited | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Provider => StatusCode::BAD_GATEWAY,
+            Self::NotConfigured => StatusCode::NOT_IMPLEMENTED,
             Self::Storage | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -109,12 +112,58 @@ impl Problem {
 
     /// 429: a limit that no waiting lifts, in both documented shapes.
     fn quota(text: String, Quota { metric, current, limit }: Quota) -> Self {
-        let mut problem = Self::new(ErrorCode::QuotaExceeded, text.as_str());
-        problem = problem.with("metric", metric).with("current", current).with("limit", limit);
-        problem.flat = problem.context.clone();
-        problem.flat.insert("error".to_owned(), json!("quota_exceeded"));
-        problem.flat.insert("message".to_owned(), json!(text));
-        problem
+        let problem = Self::new(ErrorCode::QuotaExceeded, text.as_str());
+        problem.with("metric", metric).with("current", current).with("limit", limit).in_both_shapes(text)
+    }
+
+    /// 429: the budget of a day, in both documented shapes.
+    fn overspent(text: String, overspent: &Overspent) -> Self {
+        let problem = Self::new(ErrorCode::QuotaExceeded, text.as_str()).with("metric", "llm_budget_usd");
+        let problem = problem.with("current", overspent.current).with("limit", overspent.limit);
+        problem.with("reset_date", overspent.reset.to_string()).in_both_shapes(text)
+    }
+
+    /// With the members of the context beside the others, and the words of the guide.
+    fn in_both_shapes(mut self, text: String) -> Self {
+        self.flat = self.context.clone();
+        self.flat.insert("error".to_owned(), json!("quota_exceeded"));
+        self.flat.insert("message".to_owned(), json!(text));
+        self
+    }
+
+    /// `Kind: sentence`, where there is no response: the error of a job.
+    pub fn sentence(&self) -> String {
+        let kind = match self.code {
+            ErrorCode::Unauthorized => "Unauthorized",
+            ErrorCode::Forbidden => "Forbidden",
+            ErrorCode::NotFound | ErrorCode::MethodNotAllowed => "NotFound",
+            ErrorCode::Validation | ErrorCode::PayloadTooLarge => "ValidationError",
+            ErrorCode::Conflict => "Conflict",
+            ErrorCode::QuotaExceeded => "QuotaExceeded",
+            ErrorCode::RateLimited => "RateLimited",
+            ErrorCode::Internal => "InternalError",
+            ErrorCode::Provider | ErrorCode::NotConfigured => "ProviderError",
+            ErrorCode::Storage => "StorageError",
+            ErrorCode::Unavailable => "ServiceUnavailable",
+        };
+        let first = |item: &Value| {
+            let place = item["loc"].as_array().into_iter().flatten().map(|part| match part {
+                Value::String(name) => name.clone(),
+                other => other.to_string(),
+            });
+            let place = place.collect::<Vec<_>>().join(".");
+            format!("{place}: {}", item["msg"].as_str().unwrap_or_default())
+        };
+        match &self.detail {
+            Value::String(text) => format!("{kind}: {text}"),
+            Value::Array(items) => format!("{kind}: {}", items.first().map(first).unwrap_or_default()),
+            _ => kind.to_owned(),
+        }
+    }
+
+    /// When to come back.
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// 500 without a reason; the reason is in the log under the request id.
@@ -156,16 +205,27 @@ impl From<ServiceError> for Problem {
                 let findings: Vec<_> = flaws.into_iter().map(|(at, flaw)| Finding::of_record(at, flaw)).collect();
                 Self::invalid(&findings)
             }
-            ServiceError::PatternNotFound | ServiceError::KeyNotFound => Self::new(ErrorCode::NotFound, text),
+            ServiceError::PatternNotFound
+            | ServiceError::KeyNotFound
+            | ServiceError::JobNotFound
+            | ServiceError::NoRollup(_) => Self::new(ErrorCode::NotFound, text),
             ServiceError::Forbidden(..)
             | ServiceError::NotTheAuthor
             | ServiceError::RoleTooHigh { .. }
             | ServiceError::RankTooLow { .. }
             | ServiceError::ForeignProject => Self::new(ErrorCode::Forbidden, text),
-            ServiceError::Founded | ServiceError::AlreadyRevoked | ServiceError::RotatesRevoked => {
-                Self::new(ErrorCode::Conflict, text)
+            ServiceError::Founded
+            | ServiceError::AlreadyRevoked
+            | ServiceError::RotatesRevoked
+            | ServiceError::JobLost => Self::new(ErrorCode::Conflict, text),
+            ServiceError::Unwritable(error) => {
+                tracing::error!(error = chain(error.as_ref()), "a result cannot be written");
+                Self::internal()
             }
             ServiceError::Quota(quota) => Self::quota(text, quota),
+            ServiceError::NoModel(_) => Self::new(ErrorCode::NotConfigured, text),
+            ServiceError::Overspent(overspent) => Self::overspent(text, &overspent),
+            ServiceError::ModelDown { retry_after } => Self::new(ErrorCode::Unavailable, text).retry_after(retry_after),
             ServiceError::Busy { retry_after } => Self::new(ErrorCode::Unavailable, text).retry_after(retry_after),
             ServiceError::Model(error) => Self::from(error),
             ServiceError::Store(error) => Self::from(error),

@@ -11,6 +11,7 @@ use super::AppState;
 use super::problem::{ErrorCode, Problem};
 use crate::auth;
 use crate::domain::credential;
+use crate::service::gateway::Gateway;
 
 /// What the documentation page may load: only what this server serves.
 const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
@@ -45,13 +46,18 @@ pub async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Respo
             return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "Unauthorized").into_response();
         }
     }
-    let totals = match state.services.store.totals().await {
-        Ok(totals) => totals,
+    let store = &state.services.store;
+    match tokio::try_join!(store.totals(), store.queue().waiting()) {
+        Ok((totals, waiting)) => {
+            state.metrics.set_totals(&totals);
+            state.metrics.jobs_pending.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        }
         Err(error) => return Problem::from(error).into_response(),
-    };
-    state.metrics.set_totals(&totals);
+    }
     state.metrics.audit_lost.inc_by(state.services.audit.take_lost());
     state.metrics.compute_queue.set(i64::try_from(state.services.compute.queued()).unwrap_or(i64::MAX));
+    let circuit_open = state.services.gateway.as_ref().is_some_and(Gateway::is_open);
+    state.metrics.llm_circuit_open.set(circuit_open.into());
     match state.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => {

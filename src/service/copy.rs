@@ -7,11 +7,15 @@
 
 mod content;
 
+use std::collections::HashMap;
+
 use super::Result;
+use crate::domain::analytics::Window;
 use crate::domain::audit::ChainHead;
 use crate::domain::{PatternId, Scope, Timestamp};
+use crate::ports::Vector;
 use crate::store::copy::WholePattern;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Work};
 
 pub use content::{Chain, Content, Contents};
 use content::{PAGE, digest};
@@ -144,9 +148,31 @@ async fn copy_scope(
         }
         to.copying().put_key(&key).await?;
     }
-    to.feedback().replace(&from.feedback().all().await?).await?;
+    copy_issues(from.as_mut(), to.as_mut()).await?;
+    to.analytics().trim(0).await?;
+    to.analytics().append(&from.analytics().newest(None, u32::MAX).await?).await?;
+    for window in Window::ALL {
+        if let Some(rollup) = from.analytics().rollup(window).await? {
+            to.analytics().put_rollup(&rollup).await?;
+        }
+    }
     to.copying().set_statistics(&from.statistics().get().await?).await?;
     Ok(to.commit().await?)
+}
+
+/// Makes the target's issues those of the source.
+async fn copy_issues(from: &mut dyn Work, to: &mut dyn Work) -> Result<(), StoreError> {
+    for issue in to.feedback().all().await? {
+        to.feedback().remove(&issue.text).await?;
+    }
+    let vectors: HashMap<String, Vector> = from.feedback().vectors().await?.into_iter().collect();
+    for issue in from.feedback().all().await? {
+        to.feedback().put(&issue, vectors.get(&issue.text)).await?;
+    }
+    for (issue, task) in from.feedback().tasks().await? {
+        to.feedback().note_tasks(&issue, &[task]).await?;
+    }
+    Ok(())
 }
 
 /// Copies in the order of ids, so that the order of the patterns stays as it is.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Result, Services};
 use crate::domain::Caller;
-use crate::ports::{Embedder, LanguageModel, Priority};
+use crate::domain::spend::ModelRole;
+use crate::ports::{Embedder, LanguageModel, Priority, Prompt};
 use crate::store::Store;
 
 /// Aggregate statistics of a scope.
@@ -141,7 +142,7 @@ impl Prober {
 
     async fn probe_llm(&self) -> Check {
         match &self.llm {
-            Some(llm) => timed("the language model does not answer", llm.complete("ping")).await,
+            Some(llm) => timed("the language model does not answer", llm.ask(&ping())).await,
             None => Check::NOT_CONFIGURED,
         }
     }
@@ -173,6 +174,11 @@ impl Prober {
     fn lock(&self) -> MutexGuard<'_, Allowance> {
         self.allowance.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The smallest question.
+fn ping() -> Prompt {
+    Prompt { role: ModelRole::Eval, system: String::new(), user: "ping".into(), schema: None, max_tokens: 16 }
 }
 
 async fn timed<T, E: std::error::Error>(

@@ -1,11 +1,14 @@
 //! learn: redact, embed, de-duplicate, store (`spec/engramia/20` §1, decision 14).
 
+use super::evidence::Seen;
 use super::texts::INLINE_BYTES;
 use super::{Quota, Result, Services, again};
-use crate::domain::evidence::Evidence;
+use crate::domain::analytics::Event;
 use crate::domain::pattern::{Extra, Fingerprint};
 use crate::domain::text::WordSet;
-use crate::domain::{Caller, Classification, NewPattern, Pattern, PatternId, PatternKey, Source, text, words};
+use crate::domain::{
+    Caller, Classification, Evidence, EvidenceKind, NewPattern, Pattern, PatternId, PatternKey, Source, text, words,
+};
 use crate::ports::{ModelError, Priority, Vector};
 use crate::store::Work;
 use crate::store::memory::{Evaluation, Mark};
@@ -91,7 +94,7 @@ impl Services {
             reuse_count: 0,
             created_at: now,
             decayed_at: now,
-            evidence: Evidence::of(run.eval_score, Evidence::SELF_REPORTED),
+            evidence: Evidence::of_report(run.eval_score, now),
             extra: Extra::default(),
         };
         let mut prepared = self.prepare(vec![new], Priority::Interactive).await?;
@@ -106,6 +109,7 @@ impl Services {
 
         let write = || self.write_run(caller, &new, &fingerprint, vector.as_ref(), on_duplicate, &look);
         let learned = again(write).await?;
+        self.reuse.gained(&caller.scope, 1);
         if vector.is_none() {
             self.backlog.wake();
         }
@@ -128,26 +132,29 @@ impl Services {
             OnDuplicate::KeepBoth => None,
             OnDuplicate::Merge | OnDuplicate::Skip => find_twin(work.as_mut(), new, fingerprint, vector, look).await?,
         };
-        let (stored, id, key) = match twin {
-            Some(twin) if on_duplicate == OnDuplicate::Skip => (false, None, twin.body.key),
+        let (stored, key) = match twin {
+            Some(twin) if on_duplicate == OnDuplicate::Skip => (false, twin.body.key),
             Some(twin) => {
-                let (stored, merged) = merge(twin, new);
+                let seen = Seen::of(EvidenceKind::Reported, score, new.run_id.clone());
+                let evidence = self.add(work.as_mut(), &twin, seen).await?.unwrap_or(twin.body.evidence);
+                let (stored, merged) = merge(twin, new, evidence);
                 work.patterns().update(&merged, None).await?;
-                (stored, Some(merged.id), merged.body.key)
+                (stored, merged.body.key)
             }
             None => {
                 let (id, key) = insert(work.as_mut(), new, vector).await?;
                 self.within_quota(caller, work.as_mut(), 1).await?;
-                (true, Some(id), key)
+                let kind = EvidenceKind::Reported;
+                let report = self.evaluation(kind, score, kind.weight(), new.created_at);
+                let report = Evaluation { run_id: new.run_id.clone(), ..report };
+                work.patterns().record_evaluation(id, &report).await?;
+                (true, key)
             }
         };
-        if let Some(id) = id {
-            let (run_id, weight) = (new.run_id.clone(), Evidence::SELF_REPORTED);
-            let evaluation = Evaluation { id: self.new_id(), score, weight, run_id, at: new.created_at };
-            work.patterns().record_evaluation(id, &evaluation).await?;
-        }
         let success = u64::from(score >= self.rules.success_threshold);
         work.statistics().count_runs(1, success, &[score]).await?;
+        let event = Event::learned(self.new_id(), new.created_at, score, key.clone());
+        work.analytics().append(&[event]).await?;
         let pattern_count = work.statistics().get().await?.patterns;
         work.commit().await?;
         Ok(Learned { stored, pattern_count, pattern_key: key })
@@ -242,12 +249,12 @@ fn twin_among(new: &NewPattern, candidates: Vec<Pattern>) -> Option<Pattern> {
     })
 }
 
-/// Joins the evidence of `new` to `twin`; whether its code was taken over.
-fn merge(mut twin: Pattern, new: &NewPattern) -> (bool, Pattern) {
+/// Joins `new` to `twin`, whose evidence with it is given; whether its code was taken over.
+fn merge(mut twin: Pattern, new: &NewPattern, evidence: Evidence) -> (bool, Pattern) {
     let better = new.code != twin.body.code && new.success_score > twin.body.success_score;
-    let before = twin.body.evidence;
+    let seen = twin.body.evidence.count.max(1) as f64;
     let body = &mut twin.body;
-    body.evidence = before.and(new.evidence);
+    body.evidence = evidence;
     if better {
         body.code.clone_from(&new.code);
         body.output.clone_from(&new.output);
@@ -257,9 +264,8 @@ fn merge(mut twin: Pattern, new: &NewPattern) -> (bool, Pattern) {
         body.decayed_at = new.decayed_at;
     } else {
         // The same solution again: its score is the mean of what was seen of it.
-        let seen = before.weight.max(Evidence::SELF_REPORTED);
-        let sum = body.success_score * seen + new.success_score * new.evidence.weight;
-        body.success_score = (sum / (seen + new.evidence.weight) * 1e4).round() / 1e4;
+        let sum = body.success_score * seen + new.success_score;
+        body.success_score = (sum / (seen + 1.0) * 1e4).round() / 1e4;
     }
     (better, twin)
 }

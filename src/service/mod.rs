@@ -2,27 +2,40 @@
 //! work, and embeds, redacts and compares before it opens one that writes.
 
 pub mod aging;
+pub mod analytics;
+mod answers;
 pub mod audit;
+pub mod compose;
 pub mod copy;
 pub mod embedding;
+pub mod evaluate;
+pub mod evidence;
+pub mod evolve;
+pub mod failures;
 pub mod feedback;
+pub mod gateway;
 pub mod health;
+pub mod jobs;
 pub mod keys;
 pub mod learn;
 pub mod original;
 pub mod patterns;
+mod prompts;
 pub mod ranking;
 pub mod recall;
 pub mod reuse;
 pub mod skills;
 pub mod texts;
 pub mod transfer;
+pub mod warnings;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compute::ComputePool;
+use crate::domain::analytics::Window;
 use crate::domain::record::Flaw;
+use crate::domain::spend::Overspent;
 use crate::domain::{Permission, Role, Thresholds};
 use crate::ports::{Clock, Embedder, Entropy, ModelError};
 use crate::store::{Store, StoreError};
@@ -43,8 +56,14 @@ pub struct Services {
     pub audit: Arc<audit::AuditTrail>,
     /// What recalls leave behind.
     pub reuse: Arc<reuse::ReuseLog>,
+    /// Recurring issues at hand for recalls.
+    pub issues: Arc<warnings::IssueTables>,
     /// Patterns that wait for a vector.
     pub backlog: Arc<embedding::Backlog>,
+    /// The way to the language model; `None` without one.
+    pub gateway: Option<gateway::Gateway>,
+    /// Tells the worker of this process what happened here.
+    pub jobs: Arc<jobs::JobBell>,
     /// Rules that the operator may change.
     pub rules: Rules,
 }
@@ -60,6 +79,17 @@ pub struct Rules {
     pub success_threshold: f64,
     /// Most projects of a tenant; `None` for no limit.
     pub max_projects: Option<u32>,
+    /// How long jobs may take.
+    pub jobs: JobRules,
+}
+
+/// How long jobs may take.
+#[derive(Debug, Clone, Copy)]
+pub struct JobRules {
+    /// One attempt, where the request does not say.
+    pub max_execution: Duration,
+    /// From its submission to its end, waiting included.
+    pub expires_after: Duration,
 }
 
 /// A limit that is reached.
@@ -88,6 +118,9 @@ pub enum ServiceError {
     /// No such pattern in the caller's scope.
     #[error("Pattern not found.")]
     PatternNotFound,
+    /// Nothing was rolled up yet.
+    #[error("No '{}' rollup found for this scope. POST /v1/analytics/rollup to compute one.", .0.as_str())]
+    NoRollup(Window),
     /// The role lacks a permission.
     #[error("Role '{}' does not have permission '{}'.", .0.as_str(), .1.as_str())]
     Forbidden(Role, Permission),
@@ -130,9 +163,30 @@ pub enum ServiceError {
     /// A key for another project than the caller's.
     #[error("Only an owner may create keys for another project.")]
     ForeignProject,
+    /// No such job in the caller's scope.
+    #[error("Job not found.")]
+    JobNotFound,
+    /// The job is held by somebody else, or was cancelled.
+    #[error("The job is no longer running here.")]
+    JobLost,
+    /// A result cannot be written down.
+    #[error("result of a job")]
+    Unwritable(#[source] anyhow::Error),
     /// A limit is reached.
     #[error("{}", .0.text())]
     Quota(Quota),
+    /// The operation needs a language model, and there is none.
+    #[error("LLM provider not configured. {}() requires an LLM.", .0)]
+    NoModel(&'static str),
+    /// The daily budget for language models does not allow another call.
+    #[error("The daily LLM budget is used up. It is renewed at midnight UTC.")]
+    Overspent(Overspent),
+    /// The provider of the language model keeps failing, and is left alone for a while.
+    #[error("The model provider is unavailable. Please try again later.")]
+    ModelDown {
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// Too much work is queued.
     #[error("The server is busy. Please try again later.")]
     Busy {
@@ -145,6 +199,18 @@ pub enum ServiceError {
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
+}
+
+impl ServiceError {
+    /// Whether the same may succeed a little later, without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::ModelDown { .. } => true,
+            Self::Store(error) => matches!(error, StoreError::Contended(_) | StoreError::Backend(_)),
+            Self::Model(error) => matches!(error, ModelError::Unavailable(_) | ModelError::Busy { .. }),
+            _ => false,
+        }
+    }
 }
 
 impl Quota {

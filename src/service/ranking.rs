@@ -12,14 +12,22 @@ const SAME_GROUP: f64 = 0.7;
 pub struct Row {
     /// Words of its task.
     pub words: WordSet,
-    /// Decides which member stands for the group.
+    /// Decides which member stands for the group: what its rank owes to quality and age, not to likeness.
+    pub merit: f64,
+    /// Decides among members of equal merit.
     pub success_score: f64,
+}
+
+impl Row {
+    fn stands_before(&self, other: &Self) -> bool {
+        self.merit.total_cmp(&other.merit).then(self.success_score.total_cmp(&other.success_score)).is_gt()
+    }
 }
 
 /// Positions of the rows that stand for their groups, in the order of the list.
 ///
 /// The list is worked off in blocks of `block` rows. Inside a block, groups are connected components of "Jaccard over
-/// 0.7", and the member with the best score stands for the group (the first among equals). A row that belongs to a
+/// 0.7", and the member with the most merit stands for the group (the first among equals). A row that belongs to a
 /// group of an earlier block is dropped. What comes out for a block depends only on what stands before its end, so
 /// that pages of any depth agree with each other.
 pub fn representatives(rows: &[Row], block: usize) -> Vec<usize> {
@@ -50,7 +58,7 @@ pub fn representatives(rows: &[Row], block: usize) -> Vec<usize> {
                 continue;
             }
             let chosen = best.entry(group).or_insert(at);
-            if row.success_score > rows[*chosen].success_score {
+            if row.stands_before(&rows[*chosen]) {
                 *chosen = at;
             }
         }
@@ -87,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn row(task: &str, success_score: f64) -> Row {
-        Row { words: WordSet::of_words(task), success_score }
+        Row { words: WordSet::of_words(task), merit: 1.0, success_score }
     }
 
     #[test]

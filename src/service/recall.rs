@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use super::ranking::{Row, representatives};
+use super::warnings::Warning;
 use super::{Result, Services};
+use crate::domain::analytics::Event;
 use crate::domain::tier::Calibration;
 use crate::domain::{Caller, Pattern, PatternId, ReuseTier};
 use crate::ports::{ModelError, Priority, Vector};
@@ -37,6 +39,26 @@ pub struct Recall {
     pub hybrid: bool,
     /// Whether the recall leaves no trace.
     pub readonly: bool,
+}
+
+impl Recall {
+    /// The best matches of a task, without a trace.
+    pub fn unseen(task: String, limit: usize) -> Self {
+        Self {
+            task,
+            limit,
+            offset: 0,
+            deduplicate: true,
+            eval_weighted: true,
+            filter: Filter::default(),
+            min_similarity: None,
+            min_confidence: None,
+            recency_weight: 0.0,
+            recency_half_life_days: 30.0,
+            hybrid: false,
+            readonly: true,
+        }
+    }
 }
 
 /// How the matches were found.
@@ -86,6 +108,8 @@ pub struct Recalled {
     pub next_offset: Option<usize>,
     /// How they were found.
     pub mode: Mode,
+    /// What went wrong at such tasks before, most severe first.
+    pub warnings: Vec<Warning>,
 }
 
 /// Rows that are grouped at a time. Whatever the limit of a page is, pages agree with each other.
@@ -125,9 +149,16 @@ impl Services {
             }
         }
         if !query.readonly {
-            self.reuse.record(&caller.scope, matches.iter().map(|found| found.pattern.id));
+            let best = matches.iter().max_by(|a, b| a.rank.similarity.total_cmp(&b.rank.similarity));
+            let best = best.map(|found| (found.rank.similarity, found.tier, found.pattern.body.key.clone()));
+            let event = Event::recalled(self.new_id(), self.clock.now(), best);
+            self.reuse.record(&caller.scope, matches.iter().map(|found| found.pattern.id), event);
         }
-        Ok(Recalled { matches, next_offset: has_more.then_some(wanted), mode: search.mode })
+        let warnings = match &search.vector {
+            Some(vector) => self.warnings(&caller.scope, vector).await,
+            None => Vec::new(),
+        };
+        Ok(Recalled { matches, next_offset: has_more.then_some(wanted), mode: search.mode, warnings })
     }
 
     async fn search<'a>(&self, query: &'a Recall) -> Result<Search<'a>> {
@@ -223,7 +254,11 @@ async fn grouped(work: &mut dyn Work, rows: Vec<Nearest>) -> Result<Vec<Nearest>
     let (mut kept, mut described) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows {
         if let Some(task) = tasks.next_if(|task| task.id == row.id) {
-            described.push(Row { words: task.words, success_score: task.success_score });
+            described.push(Row {
+                words: task.words,
+                merit: row.quality * row.recency,
+                success_score: task.success_score,
+            });
             kept.push(row);
         }
     }

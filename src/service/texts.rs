@@ -21,6 +21,28 @@ impl Services {
         let work = move || patterns.into_iter().map(|pattern| prepared(pattern, redaction)).collect();
         if bytes <= INLINE_BYTES { Ok(work()) } else { Ok(self.compute.run(priority, work).await?) }
     }
+
+    /// Redacts texts, if redaction is on.
+    pub(super) async fn cleaned(&self, texts: Vec<String>, priority: Priority) -> Result<Vec<String>> {
+        if !self.rules.redaction {
+            return Ok(texts);
+        }
+        let bytes: usize = texts.iter().map(String::len).sum();
+        let work = move || texts.iter().map(|text| redact(text).text.into_owned()).collect();
+        if bytes <= INLINE_BYTES { Ok(work()) } else { Ok(self.compute.run(priority, work).await?) }
+    }
+}
+
+impl Services {
+    /// A text as it may be stored.
+    pub(super) async fn redacted(&self, text: String) -> Result<String> {
+        if !self.rules.redaction {
+            return Ok(text);
+        }
+        let inline = text.len() <= INLINE_BYTES;
+        let work = move || redact(&text).text.into_owned();
+        if inline { Ok(work()) } else { Ok(self.compute.run(Priority::Interactive, work).await?) }
+    }
 }
 
 fn text_bytes(pattern: &NewPattern) -> usize {

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use futures_util::{Stream, stream};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::audit::commit;
+use super::jobs::Finish;
 use super::{Result, ServiceError, Services};
 use crate::domain::audit::{AuditAction, AuditEvent};
 use crate::domain::pattern::Fingerprint;
@@ -36,6 +38,42 @@ struct Stored {
     waiting: bool,
 }
 
+/// What an import did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// Records that were stored.
+    pub imported: usize,
+    /// Records that were sent.
+    pub total: usize,
+}
+
+/// How far an import is.
+#[derive(Serialize, Deserialize, Default, Clone, Copy)]
+struct Progress {
+    /// Usable records that need not be looked at again.
+    looked_at: usize,
+    imported: usize,
+}
+
+/// An import of which some batches are stored, while the one that is to say so is not: if it ends like this, by an
+/// error or because it is cut short, that is recorded.
+struct Unsaid<'a> {
+    services: &'a Services,
+    scope: &'a Scope,
+    event: AuditEvent,
+    so_far: Progress,
+    stored: bool,
+}
+
+impl Drop for Unsaid<'_> {
+    fn drop(&mut self) {
+        if self.stored {
+            let event = self.event.clone().with("imported", self.so_far.imported);
+            self.services.audit.note(Some(self.scope), event);
+        }
+    }
+}
+
 impl Services {
     /// Every pattern of the scope in key order, read page by page.
     ///
@@ -56,12 +94,18 @@ impl Services {
         }))
     }
 
-    /// Imports records; how many were stored. Newer format versions, foreign keys, and keys that exist (without
+    /// Imports records. Newer format versions, foreign keys, and keys that exist (without
     /// `overwrite`) are skipped. Everything is checked before anything is stored.
     ///
     /// # Errors
     /// Every flaw of every record; the limit of the caller's key, and then nothing is stored.
-    pub async fn import(&self, caller: &Caller, records: Vec<Record>, overwrite: bool) -> Result<usize> {
+    pub async fn import(
+        &self,
+        caller: &Caller,
+        records: Vec<Record>,
+        overwrite: bool,
+        finish: &Finish<'_, Imported>,
+    ) -> Result<Imported> {
         let (now, total) = (self.clock.now(), records.len());
         let (mut patterns, mut flaws) = (Vec::with_capacity(total), Vec::new());
         for (at, record) in records.into_iter().enumerate() {
@@ -79,13 +123,10 @@ impl Services {
         }
         let event = self.audit.event_of(AuditAction::BulkImport, caller);
         let event = event.with("total", total).with("overwrite", overwrite);
-        let mut imported = 0;
-        let outcome = self.import_all(caller, patterns, overwrite, &event, &mut imported).await;
-        if outcome.is_err() && imported > 0 {
-            // Some batches are stored, the one that was to say so is not.
-            self.audit.note(Some(&caller.scope), event.with("imported", imported));
-        }
-        outcome.map(|()| imported)
+        let so_far: Progress = finish.progress().unwrap_or_default();
+        patterns.drain(..patterns.len().min(so_far.looked_at));
+        let mut unsaid = Unsaid { services: self, scope: &caller.scope, event, so_far, stored: false };
+        self.import_all(caller, patterns, overwrite, total, &mut unsaid, finish).await
     }
 
     /// Stores in batches; the last one records the import.
@@ -94,26 +135,32 @@ impl Services {
         caller: &Caller,
         patterns: Vec<NewPattern>,
         overwrite: bool,
-        event: &AuditEvent,
-        imported: &mut usize,
-    ) -> Result<()> {
+        total: usize,
+        unsaid: &mut Unsaid<'_>,
+        finish: &Finish<'_, Imported>,
+    ) -> Result<Imported> {
         // What may turn out to be too much is one unit of work.
         let size = if caller.max_patterns.is_some() { patterns.len() } else { BATCH };
         let mut patterns = patterns.into_iter().peekable();
         loop {
             let batch: Vec<NewPattern> = patterns.by_ref().take(size).collect();
+            let looked_at = unsaid.so_far.looked_at + batch.len();
             let (mut work, stored) = self.write_batch(&caller.scope, batch, overwrite, &HashMap::new()).await?;
             self.within_quota(caller, work.as_mut(), stored.new as u64).await?;
-            let so_far = *imported + stored.new + stored.replaced;
+            let so_far = Progress { looked_at, imported: unsaid.so_far.imported + stored.new + stored.replaced };
             if patterns.peek().is_some() {
+                finish.keep_progress(work.as_mut(), &so_far).await?;
                 work.commit().await?;
+                unsaid.so_far = so_far;
+                unsaid.stored = so_far.imported > 0;
+                self.embed_later(&stored);
             } else {
-                commit(work, &caller.scope, &event.clone().with("imported", so_far)).await?;
-            }
-            *imported = so_far;
-            self.embed_later(&stored);
-            if patterns.peek().is_none() {
-                return Ok(());
+                let imported = Imported { imported: so_far.imported, total };
+                finish.settle(work.as_mut(), &imported).await?;
+                commit(work, &caller.scope, &unsaid.event.clone().with("imported", so_far.imported)).await?;
+                unsaid.stored = false;
+                self.embed_later(&stored);
+                return Ok(imported);
             }
         }
     }
@@ -242,7 +289,9 @@ impl Services {
             }
         }
         if !feedback.is_empty() && work.feedback().all().await?.is_empty() {
-            work.feedback().replace(feedback).await?;
+            for issue in feedback {
+                work.feedback().put(issue, None).await?;
+            }
         }
         let counted = work.statistics().get().await?;
         let (runs, successes) = (runs.saturating_sub(counted.runs), successes.saturating_sub(counted.successes));

@@ -37,6 +37,8 @@ pub struct ApiKey {
 pub trait ApiKeys: Send + Sync {
     /// The key with this hash, in whatever state; `None` if there is none.
     async fn find(&self, hash: &[u8; 32]) -> Result<Option<ApiKey>>;
+    /// The key with this id, in whatever state; `None` if there is none.
+    async fn by_id(&self, id: &str) -> Result<Option<ApiKey>>;
     /// Whether there is any key, in whatever state.
     async fn any(&self) -> Result<bool>;
     /// Notes when keys were last used, by id; never moves a time back, unknown ids are skipped.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::domain::time::parse_iso;
-use crate::domain::{Feedback, PatternKey, Timestamp};
+use crate::domain::{Feedback, PatternKey, Ratings, Timestamp};
 use crate::store::memory::ScopeStatistics;
 
 /// Relevance of an issue that names none: that of a new one.
@@ -58,6 +58,7 @@ fn issue(item: &Value, written: Timestamp) -> Option<Feedback> {
         text,
         count: u32::try_from(count).unwrap_or(u32::MAX),
         score: score.clamp(0.0, 1.0),
+        ratings: Ratings::default(),
         last_seen,
         decayed_at: time("last_decayed").unwrap_or(last_seen),
     })

@@ -5,7 +5,10 @@ use async_trait::async_trait;
 use super::Result;
 use crate::domain::pattern::Fingerprint;
 use crate::domain::text::WordSet;
-use crate::domain::{Classification, Feedback, NewPattern, Pattern, PatternId, PatternKey, Skill, Source, Timestamp};
+use crate::domain::{
+    Classification, Evidence, EvidenceKind, Feedback, NewPattern, Observation, Pattern, PatternId, PatternKey, Skill,
+    Source, Timestamp,
+};
 use crate::ports::Vector;
 
 /// Which rows a search may return. Filters are part of the search, so that a page is short only at its end.
@@ -134,6 +137,10 @@ pub trait Patterns: Send {
     async fn attach(&mut self, vectors: &[(PatternId, &str, &Vector)]) -> Result<()>;
     /// Records one evaluation of a pattern; an unknown id is skipped.
     async fn record_evaluation(&mut self, id: PatternId, evaluation: &Evaluation) -> Result<()>;
+    /// The newest evaluations of a pattern, oldest first, at most `limit`.
+    async fn evaluations(&mut self, id: PatternId, limit: u32) -> Result<Vec<Evaluation>>;
+    /// Replaces what the evidence of a pattern says; an unknown id is skipped.
+    async fn set_evidence(&mut self, id: PatternId, evidence: &Evidence) -> Result<()>;
 }
 
 /// What aging reads and writes.
@@ -163,16 +170,27 @@ pub struct TaskRow {
 /// One piece of evidence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// UUIDv7, so that evaluations are in order of time.
+    /// UUIDv7: about in order of time.
     pub id: String,
+    /// Where it comes from.
+    pub kind: EvidenceKind,
     /// Score in [0, 10].
     pub score: f64,
     /// How much it counts.
     pub weight: f64,
     /// Caller-supplied correlation id.
     pub run_id: Option<String>,
+    /// What was remarked.
+    pub note: Option<String>,
     /// When.
     pub at: Timestamp,
+}
+
+impl Evaluation {
+    /// What weighing needs of it.
+    pub fn observation(&self) -> Observation {
+        Observation { kind: self.kind, score: self.score, weight: self.weight, at: self.at }
+    }
 }
 
 /// Capability tags of patterns.
@@ -186,11 +204,22 @@ pub trait Skills: Send {
     async fn search(&mut self, required: &[Skill], all: bool, limit: u32) -> Result<Vec<PatternId>>;
 }
 
-/// Recurring issues.
+/// A task in whose evaluation an issue arose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IssueTask {
+    /// The task.
+    pub text: String,
+    /// Its vector, in whatever space.
+    pub vector: Option<Vector>,
+    /// When the issue last arose there.
+    pub seen_at: Timestamp,
+}
+
+/// Recurring issues. The text of an issue is its name in the scope.
 #[async_trait]
 pub trait Feedbacks: Send {
-    /// Issues seen at least `least_count` times whose text contains `containing` (any case), by `score * count`
-    /// descending, from `offset`.
+    /// Issues seen at least `least_count` times that contain `containing` (any case) in their text or in one of their
+    /// tasks, by `score * count` descending, from `offset`.
     async fn top(
         &mut self,
         least_count: u32,
@@ -198,10 +227,21 @@ pub trait Feedbacks: Send {
         offset: u32,
         limit: u32,
     ) -> Result<Vec<Feedback>>;
-    /// Every issue.
+    /// Every issue, by text.
     async fn all(&mut self) -> Result<Vec<Feedback>>;
-    /// Replaces every issue.
-    async fn replace(&mut self, feedback: &[Feedback]) -> Result<()>;
+    /// Vectors of issues, in whatever space, with the texts of the issues; by text.
+    async fn vectors(&mut self) -> Result<Vec<(String, Vector)>>;
+    /// Tasks of every issue with the issue's text; by text, then newest first.
+    async fn tasks(&mut self) -> Result<Vec<(String, IssueTask)>>;
+    /// Stores an issue, in place of the one with its text if there is one; the old vector stays if `vector` is `None`.
+    async fn put(&mut self, issue: &Feedback, vector: Option<&Vector>) -> Result<()>;
+    /// Gives an issue a vector; an unknown text is skipped.
+    async fn attach(&mut self, text: &str, vector: &Vector) -> Result<()>;
+    /// Notes tasks of an issue, and keeps only its newest [`Feedback::TASKS`]. One that is noted already takes the new
+    /// time, and the new vector if there is one; an unknown issue is skipped.
+    async fn note_tasks(&mut self, text: &str, tasks: &[IssueTask]) -> Result<()>;
+    /// Removes an issue with its tasks; whether there was one.
+    async fn remove(&mut self, text: &str) -> Result<bool>;
 }
 
 /// Counters of one scope.

@@ -3,14 +3,17 @@
 //! A unit of work is opened *for a scope* and cannot leave it; dropping it rolls back. Times are arguments: no
 //! statement asks the database for "now".
 
+pub mod analytics;
 pub mod audit;
 pub mod copy;
 mod engine;
 pub mod identity;
+pub mod jobs;
 mod legacy;
 pub mod memory;
 pub mod original;
 pub mod postgres;
+pub mod spend;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -18,10 +21,13 @@ use async_trait::async_trait;
 use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
 
+pub use analytics::Analytics;
 pub use audit::{AuditQuery, Audits};
 pub use copy::{Copying, Inventory};
 pub use identity::{ApiKey, ApiKeys, Keys, Projects, Registration};
+pub use jobs::{Claim, JobQueue, Jobs, Pulse};
 pub use memory::{Feedbacks, Nearest, NearestQuery, Patterns, Skills, Statistics, Totals};
+pub use spend::Spend;
 
 /// A result of the storage layer.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -59,6 +65,8 @@ pub trait Store: Send + Sync {
     fn api_keys(&self) -> &dyn ApiKeys;
     /// What there is beside the scopes.
     fn inventory(&self) -> &dyn Inventory;
+    /// Jobs of all scopes, for workers.
+    fn queue(&self) -> &dyn JobQueue;
     /// Every scope that something was written in, in order after one. What belongs to a whole tenant stands in a scope
     /// whose project has no name.
     async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>>;
@@ -80,7 +88,7 @@ pub trait Store: Send + Sync {
     async fn close(&self);
 }
 
-/// One transaction of one scope.
+/// One transaction of one scope. After an error only dropping it is left: what was done before is rolled back.
 #[async_trait]
 pub trait Work: Send {
     /// Patterns, their vectors and their text index.
@@ -89,6 +97,8 @@ pub trait Work: Send {
     fn skills(&mut self) -> &mut dyn Skills;
     /// Recurring issues.
     fn feedback(&mut self) -> &mut dyn Feedbacks;
+    /// What was learned and recalled.
+    fn analytics(&mut self) -> &mut dyn Analytics;
     /// Counters of the scope.
     fn statistics(&mut self) -> &mut dyn Statistics;
     /// API keys of the project.
@@ -97,8 +107,12 @@ pub trait Work: Send {
     fn projects(&mut self) -> &mut dyn Projects;
     /// The audit log.
     fn audit(&mut self) -> &mut dyn Audits;
+    /// Background jobs.
+    fn jobs(&mut self) -> &mut dyn Jobs;
     /// The scope as it is.
     fn copying(&mut self) -> &mut dyn Copying;
+    /// What the tenant spends on language models.
+    fn spend(&mut self) -> &mut dyn Spend;
     /// Makes the work durable. When this returns, it survives a crash and the next read sees it.
     async fn commit(self: Box<Self>) -> Result<()>;
 }

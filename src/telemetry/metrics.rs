@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use axum::http::Method;
 use prometheus::{
-    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
+use crate::domain::{JobOperation, JobState};
 use crate::service::health::share;
 use crate::store::Totals;
 
@@ -24,8 +26,10 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
-    /// Latency of language model calls by provider and model.
-    pub llm_seconds: HistogramVec,
+    /// Calls of language models.
+    pub llm: ModelMetrics,
+    /// Whether calls of the language model are refused because its provider keeps failing.
+    pub llm_circuit_open: IntGauge,
     /// Latency of embedding calls by provider.
     pub embedding_seconds: HistogramVec,
     /// Latency of storage operations by backend and operation.
@@ -38,6 +42,12 @@ pub struct Metrics {
     pub jobs_submitted: IntCounterVec,
     /// Jobs finished, by operation and status.
     pub jobs_completed: IntCounterVec,
+    /// Jobs that wait, of all tenants.
+    pub jobs_pending: IntGauge,
+    /// Time from the beginning to the end of an attempt, by operation.
+    pub job_seconds: HistogramVec,
+    /// Time from when a job could begin until it began.
+    pub job_wait_seconds: Histogram,
     /// Audit events that are in the log only, because too many came at once.
     pub audit_lost: IntCounter,
     /// Jobs that wait for a compute thread.
@@ -49,6 +59,20 @@ pub struct Metrics {
     total_runs: IntGauge,
     success_rate: Gauge,
     reuse_rate: Gauge,
+}
+
+/// What is counted of language models, each attempt by itself.
+pub struct ModelMetrics {
+    /// Latency by provider and model.
+    pub seconds: HistogramVec,
+    /// Attempts by provider.
+    pub calls: IntCounterVec,
+    /// Tokens by provider, model and direction.
+    pub tokens: IntCounterVec,
+    /// Dollars by provider and model.
+    pub cost: CounterVec,
+    /// Failures by provider and kind.
+    pub errors: IntCounterVec,
 }
 
 /// Builds and registers one metric.
@@ -87,9 +111,28 @@ impl Metrics {
                     &["method", "path", "status_code"]
                 )
             ),
-            llm_seconds: metric!(
+            llm: ModelMetrics {
+                seconds: metric!(
+                    r,
+                    seconds("engramia_llm_call_duration_seconds", "LLM call latency", &SLOW, &["provider", "model"])
+                ),
+                calls: metric!(r, counters("engramia_llm_calls_total", "LLM calls, each attempt", &["provider"])),
+                tokens: metric!(
+                    r,
+                    counters("engramia_llm_tokens_total", "LLM tokens", &["provider", "model", "direction"])
+                ),
+                cost: metric!(
+                    r,
+                    CounterVec::new(
+                        Opts::new("engramia_llm_cost_usd_total", "Cost of LLM calls by the price table, in dollars"),
+                        &["provider", "model"]
+                    )
+                ),
+                errors: metric!(r, counters("engramia_llm_errors_total", "Failed LLM calls", &["provider", "kind"])),
+            },
+            llm_circuit_open: metric!(
                 r,
-                seconds("engramia_llm_call_duration_seconds", "LLM call latency", &SLOW, &["provider", "model"])
+                IntGauge::new("engramia_llm_circuit_open", "1 while LLM calls are refused because the provider fails")
             ),
             embedding_seconds: metric!(
                 r,
@@ -113,6 +156,18 @@ impl Metrics {
             jobs_completed: metric!(
                 r,
                 counters("engramia_jobs_completed_total", "Async jobs finished", &["operation", "status"])
+            ),
+            jobs_pending: metric!(r, IntGauge::new("engramia_jobs_pending", "Async jobs that wait")),
+            job_seconds: metric!(
+                r,
+                seconds("engramia_job_duration_seconds", "Time of one attempt of an async job", &SLOW, &["operation"])
+            ),
+            job_wait_seconds: metric!(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new("engramia_job_wait_seconds", "Time async jobs wait for a worker")
+                        .buckets(FAST.to_vec())
+                )
             ),
             audit_lost: metric!(
                 r,
@@ -150,6 +205,11 @@ impl Metrics {
     /// Counts one recall.
     pub fn recall(&self, hit: bool) {
         if hit { self.recall_hits.inc() } else { self.recall_misses.inc() }
+    }
+
+    /// Counts a job that came to its end.
+    pub fn job_ended(&self, operation: JobOperation, state: JobState) {
+        self.jobs_completed.with_label_values(&[operation.as_str(), state.as_str()]).inc();
     }
 
     /// Sets the instance-wide gauges.

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use prometheus::{Histogram, HistogramVec};
+use prometheus::{Counter, Histogram, HistogramVec, IntCounter, IntCounterVec};
 
+use crate::domain::spend::Price;
 use crate::domain::tier::Calibration;
 use crate::domain::{PatternId, Scope, Timestamp};
-use crate::ports::{Embedder, LanguageModel, ModelError, Priority, Space, Vector};
+use crate::ports::{Attempt, Completion, Embedder, LanguageModel, ModelError, Priority, Prompt, Space, Vector};
 use crate::store::{
-    ApiKeys, Audits, Copying, Feedbacks, Inventory, Keys, Patterns, Projects, Result, Skills, Statistics, Store,
-    Totals, Unembedded, Work,
+    Analytics, ApiKeys, Audits, Copying, Feedbacks, Inventory, JobQueue, Jobs, Keys, Patterns, Projects, Result,
+    Skills, Spend, Statistics, Store, Totals, Unembedded, Work,
 };
+use crate::telemetry::metrics::ModelMetrics;
 
 /// Times every call of an embedder, by provider.
 pub fn embedder(inner: Arc<dyn Embedder>, seconds: &HistogramVec) -> Arc<dyn Embedder> {
@@ -19,10 +21,24 @@ pub fn embedder(inner: Arc<dyn Embedder>, seconds: &HistogramVec) -> Arc<dyn Emb
     Arc::new(Timed { inner, seconds })
 }
 
-/// Times every call of a language model, by provider and model.
-pub fn language_model(inner: Arc<dyn LanguageModel>, seconds: &HistogramVec) -> Arc<dyn LanguageModel> {
-    let seconds = seconds.with_label_values(&[inner.provider(), inner.model()]);
-    Arc::new(Timed { inner, seconds })
+/// Times every attempt of a language model, and counts its tokens, its cost and its failures.
+pub fn language_model(
+    inner: Arc<dyn LanguageModel>,
+    metrics: &ModelMetrics,
+    price: Option<Price>,
+) -> Arc<dyn LanguageModel> {
+    let (provider, model) = (inner.provider(), inner.model());
+    let tokens = |direction| metrics.tokens.with_label_values(&[provider, model, direction]);
+    Arc::new(ObservedModel {
+        seconds: metrics.seconds.with_label_values(&[provider, model]),
+        calls: metrics.calls.with_label_values(&[provider]),
+        prompt_tokens: tokens("prompt"),
+        completion_tokens: tokens("completion"),
+        // Without a price there is no cost, not a cost of nothing.
+        cost: price.map(|price| (price, metrics.cost.with_label_values(&[provider, model]))),
+        errors: metrics.errors.clone(),
+        inner,
+    })
 }
 
 /// Times every unit of work, as `load` or `save`.
@@ -57,11 +73,35 @@ impl Embedder for Timed<dyn Embedder> {
     }
 }
 
+struct ObservedModel {
+    seconds: Histogram,
+    calls: IntCounter,
+    prompt_tokens: IntCounter,
+    completion_tokens: IntCounter,
+    cost: Option<(Price, Counter)>,
+    errors: IntCounterVec,
+    inner: Arc<dyn LanguageModel>,
+}
+
 #[async_trait]
-impl LanguageModel for Timed<dyn LanguageModel> {
-    async fn complete(&self, prompt: &str) -> Result<String, ModelError> {
-        let _timer = self.seconds.start_timer();
-        self.inner.complete(prompt).await
+impl LanguageModel for ObservedModel {
+    async fn ask(&self, prompt: &Prompt) -> Result<Completion, Attempt> {
+        let timer = self.seconds.start_timer();
+        let outcome = self.inner.ask(prompt).await;
+        timer.observe_duration();
+        self.calls.inc();
+        match &outcome {
+            Ok(completion) => {
+                let usage = completion.usage.unwrap_or_default();
+                self.prompt_tokens.inc_by(usage.prompt_tokens);
+                self.completion_tokens.inc_by(usage.completion_tokens);
+                if let Some((price, cost)) = &self.cost {
+                    cost.inc_by(price.of(usage).usd().max(0.0));
+                }
+            }
+            Err(attempt) => self.errors.with_label_values(&[self.inner.provider(), attempt.kind.as_str()]).inc(),
+        }
+        outcome
     }
     fn provider(&self) -> &'static str {
         self.inner.provider()
@@ -98,6 +138,9 @@ impl Store for TimedStore {
     }
     fn inventory(&self) -> &dyn Inventory {
         self.inner.inventory()
+    }
+    fn queue(&self) -> &dyn JobQueue {
+        self.inner.queue()
     }
     async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>> {
         self.inner.scopes(after, limit).await
@@ -139,6 +182,9 @@ impl Work for TimedWork {
     fn feedback(&mut self) -> &mut dyn Feedbacks {
         self.inner.feedback()
     }
+    fn analytics(&mut self) -> &mut dyn Analytics {
+        self.inner.analytics()
+    }
     fn statistics(&mut self) -> &mut dyn Statistics {
         self.inner.statistics()
     }
@@ -151,8 +197,14 @@ impl Work for TimedWork {
     fn audit(&mut self) -> &mut dyn Audits {
         self.inner.audit()
     }
+    fn jobs(&mut self) -> &mut dyn Jobs {
+        self.inner.jobs()
+    }
     fn copying(&mut self) -> &mut dyn Copying {
         self.inner.copying()
+    }
+    fn spend(&mut self) -> &mut dyn Spend {
+        self.inner.spend()
     }
     async fn commit(self: Box<Self>) -> Result<()> {
         self.inner.commit().await

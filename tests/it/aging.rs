@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use engramia::domain::{Feedback, Scope, Timestamp};
+use engramia::domain::{Feedback, Ratings, Scope, Timestamp};
 use engramia::ports::Clock;
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ async fn aging_prunes_what_has_faded_and_nothing_else() {
 }
 
 fn issue(text: &str, count: u32, score: f64, at: Timestamp) -> Feedback {
-    Feedback { text: text.into(), count, score, last_seen: at, decayed_at: at }
+    Feedback { text: text.into(), count, score, ratings: Ratings::default(), last_seen: at, decayed_at: at }
 }
 
 async fn with_issues(clock: &Arc<StoppedClock>) -> TestApp {
@@ -76,7 +76,9 @@ async fn with_issues(clock: &Arc<StoppedClock>) -> TestApp {
     let setup = Setup::new().clock(clock.clone());
     let setup = setup.prepare(async |store| {
         let mut work = store.begin(&Scope::default()).await.expect("a writer");
-        work.feedback().replace(&issues).await.expect("stored");
+        for issue in &issues {
+            work.feedback().put(issue, None).await.expect("stored");
+        }
         work.commit().await.expect("committed");
     });
     setup.await.start().await

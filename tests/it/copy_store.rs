@@ -9,17 +9,18 @@ use chrono::{DateTime, TimeDelta};
 use engramia::app::{App, Overrides, copy_store, survey_store};
 use engramia::compute::ComputePool;
 use engramia::config::{Config, Storage, store_at};
+use engramia::domain::analytics::{Event, Rollup, Window};
 use engramia::domain::audit::{AuditAction, AuditEvent, ChainHead};
-use engramia::domain::evidence::Evidence;
 use engramia::domain::pattern::Extra;
 use engramia::domain::{
-    Classification, Feedback, NewPattern, PatternKey, Role, Scope, Skill, Source, Timestamp, credential,
+    Classification, Evidence, EvidenceKind, Feedback, NewPattern, PatternKey, Ratings, Role, Scope, Skill, Source,
+    Timestamp, credential,
 };
 use engramia::ports::{Space, Vector};
 use engramia::service::copy::{Contents, UNFINISHED};
 use engramia::store::Store;
 use engramia::store::copy::{CarriedRow, Registered};
-use engramia::store::memory::{Evaluation, Filter, NearestQuery, Ranking};
+use engramia::store::memory::{Evaluation, Filter, IssueTask, NearestQuery, Ranking};
 use engramia::store::postgres::PostgresStore;
 use engramia::store::sqlite::SqliteStore;
 use serde_json::{Map, Value, json};
@@ -61,7 +62,13 @@ fn pattern(number: usize) -> NewPattern {
         reuse_count: number as u64,
         created_at: at(number as i64),
         decayed_at: at(number as i64 + 1),
-        evidence: Evidence { weight: 1.1, sum: 0.1 + 0.2 },
+        evidence: Evidence {
+            weight: 1.1,
+            sum: 0.1 + 0.2,
+            count: 2,
+            variance: 0.3,
+            seen_at: Some(at(number as i64 + 2)),
+        },
         extra,
     }
 }
@@ -94,9 +101,11 @@ async fn fill(store: &dyn Store, patterns: usize) {
         let id = id.expect("a free key");
         let evaluation = Evaluation {
             id: format!("0be2046e-0000-7000-8000-{number:012}"),
+            kind: EvidenceKind::Outcome,
             score: 10.0 / 3.0,
             weight: 0.5,
             run_id: None,
+            note: None,
             at: at(number as i64),
         };
         work.patterns().record_evaluation(id, &evaluation).await.expect("recorded");
@@ -132,8 +141,14 @@ async fn rest(store: &dyn Store) {
             detail: Map::from_iter([("role".to_owned(), Value::from("owner"))]),
             nonce: [number as u8; 16],
         };
-        let issue =
-            Feedback { text: format!("Add tests {number}"), count: 3, score: 0.7, last_seen: at(1), decayed_at: at(2) };
+        let issue = Feedback {
+            text: format!("Add tests {number}"),
+            count: 3,
+            score: 0.7,
+            ratings: Ratings::default(),
+            last_seen: at(1),
+            decayed_at: at(2),
+        };
         let mut work = store.begin(&scope).await.expect("a unit of work");
         work.copying().register(&registered).await.expect("registered");
         work.keys().insert(&revoked).await.expect("stored");
@@ -141,7 +156,16 @@ async fn rest(store: &dyn Store) {
         for _ in 0..600 {
             work.audit().append(&event).await.expect("recorded");
         }
-        work.feedback().replace(&[issue]).await.expect("replaced");
+        let direction = |x: f32| Vector::normalized(space(), vec![x, 1.0, 2.0]);
+        work.feedback().put(&issue, direction(1.0).as_ref()).await.expect("stored");
+        let task = |n: i64| IssueTask { text: format!("task {n}"), vector: direction(n as f32), seen_at: at(n) };
+        work.feedback().note_tasks(&issue.text, &[task(1), task(2)]).await.expect("noted");
+        let events = [
+            Event::recalled("r".into(), at(3), None),
+            Event::learned("l".into(), at(4), 7.123_456_789, PatternKey::parse("patterns/gone").expect("a key")),
+        ];
+        work.analytics().append(&events).await.expect("appended");
+        work.analytics().put_rollup(&Rollup::of(Window::Weekly, &events, at(5))).await.expect("stored");
         work.statistics().count_runs(4, 3, &[0.1 + 0.2, 9.5]).await.expect("counted");
         work.statistics().count_recalls(8, 6).await.expect("counted");
         work.commit().await.expect("committed");

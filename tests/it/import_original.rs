@@ -269,7 +269,7 @@ async fn what_has_happened_since_stays() {
     work.statistics().count_runs(3, 1, &[2.0]).await.expect("counted");
     let mut issues = work.feedback().all().await.expect("read");
     issues[0].count = 77;
-    work.feedback().replace(&issues).await.expect("replaced");
+    work.feedback().put(&issues[0], None).await.expect("stored");
     work.commit().await.expect("committed");
     store.close().await;
     let before = target.contents().await;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::http::Method;
 use chrono::TimeDelta;
-use engramia::domain::{Feedback, Role, Scope, Timestamp};
+use engramia::domain::{Feedback, Ratings, Role, Scope, Timestamp};
 use engramia::store::Store;
 use serde_json::{Map, Value, json};
 use tracing_subscriber::fmt::MakeWriter;
@@ -121,6 +121,7 @@ impl World {
         };
         let (clock, entropy) = (Arc::new(StoppedClock::new()), Arc::new(CountedEntropy::default()));
         let mut setup = Setup::new()
+            .without_worker()
             .stored_keys()
             .clock(clock.clone())
             .entropy(entropy.clone())
@@ -157,13 +158,22 @@ async fn prepare(store: &dyn Store, place: &Place) {
         store_key(store, &key).await;
     }
     let at = Timestamp::UNIX_EPOCH;
-    let issue = |text: String, count| Feedback { text, count, score: 0.9, last_seen: at, decayed_at: at };
+    let issue = |text: String, count| Feedback {
+        text,
+        count,
+        score: 0.9,
+        ratings: Ratings::default(),
+        last_seen: at,
+        decayed_at: at,
+    };
     let issues = [
         issue(format!("issue of everybody {} {}", place.known(), place.hidden()), 5),
         issue("issue of everybody".into(), 3 + u32::try_from(place.word.len()).expect("short")),
     ];
     let mut work = store.begin(&place.scope()).await.expect("a unit of work");
-    work.feedback().replace(&issues).await.expect("written");
+    for issue in &issues {
+        work.feedback().put(issue, None).await.expect("written");
+    }
     work.commit().await.expect("committed");
 }
 
@@ -340,6 +350,10 @@ fn described(answer: &Answer, has_siblings: bool) -> String {
     headers.remove("content-length");
     let body = serde_json::from_slice(&answer.bytes).map(|value| {
         let mut value = steady(value);
+        // Those of one moment come in the order of their ids, which are random.
+        if let Some(events) = value.get_mut("events").and_then(Value::as_array_mut) {
+            events.sort_by_key(Value::to_string);
+        }
         if has_siblings && let Some(cursor) = value.get_mut("next_cursor") {
             // Entries are numbered by the tenant, so that a cursor counts those of its other projects, too.
             cursor.take();
@@ -396,7 +410,7 @@ impl Attack {
         lines.take();
         let mut successes = 0;
         for (number, attempt) in all.iter().enumerate() {
-            // What is random follows from the request alone.
+            // What is random follows from the request alone: no worker draws in between.
             for world in [&everybody, &alone] {
                 world.entropy.set((1 << 48) + ((number as u64) << 24));
             }
@@ -416,7 +430,11 @@ impl Attack {
                 let (with, without) = (&answer, &reference);
                 assert_eq!(described(with, has_siblings), described(without, has_siblings), "{attempt:?}");
             }
-            assert!(answer.status.as_u16() < 500 || attempt.path.contains("bootstrap"), "{}", answer.text());
+            assert!(
+                answer.status.as_u16() < 500 || answer.status == 501 || attempt.path.contains("bootstrap"),
+                "{}",
+                answer.text()
+            );
             successes += usize::from(answer.status.is_success());
             if let Some(key) = answer.status.is_success().then(|| issued(&answer)).flatten() {
                 self.use_key(&key, &everybody, &alone, &victims).await;

@@ -14,7 +14,7 @@ use engramia::app::{App, Overrides};
 use engramia::compute::ComputePool;
 use engramia::config::Config;
 use engramia::domain::tier::Calibration;
-use engramia::domain::{Feedback, Pattern, Scope, Skill, Timestamp, from_unix_seconds};
+use engramia::domain::{Feedback, Pattern, Ratings, Scope, Skill, Timestamp, from_unix_seconds};
 use engramia::ports::{Embedder, ModelError, Priority, Space, Vector};
 use engramia::store::Store;
 use engramia::store::memory::ScopeStatistics;
@@ -233,6 +233,7 @@ async fn everything_is_taken_over() {
         text: "Add error handling".into(),
         count: 3,
         score: 0.7,
+        ratings: Ratings::default(),
         last_seen: rfc("2026-01-02T03:04:05Z"),
         decayed_at: rfc("2026-01-03T00:00:00Z"),
     };

@@ -54,8 +54,10 @@ async fn the_server_serves_its_document_and_every_operation_in_it() {
         let answer = operation.valid(&app.owner()).await;
         let expected = match operation.id.as_str() {
             // What they are about does not exist.
-            "register_skills" | "revoke_key" | "rotate_key" => 404,
+            "record_outcome" | "last_rollup" | "get_job" | "register_skills" | "revoke_key" | "rotate_key" => 404,
             "create_key" => 201,
+            // There is no language model.
+            "evaluate" | "compose" | "evolve" => 501,
             // There is a key already.
             "bootstrap" => 409,
             _ => 200,
@@ -142,7 +144,7 @@ fn named(answer: &Answer) -> Vec<Vec<Value>> {
 
 async fn checked(what: &str, place: &[Value], within: Answer, beyond: Answer) {
     let shown = |answer: &Answer| answer.text().chars().take(300).collect::<String>();
-    assert!(within.status.as_u16() < 500, "{what} {place:?} at the limit: {}", shown(&within));
+    assert!(within.status.as_u16() < 500 || within.status == 501, "{what} {place:?} at the limit: {}", shown(&within));
     assert!(!named(&within).contains(&place.to_vec()), "{what} {place:?} at the limit: {}", shown(&within));
     assert_eq!(beyond.status.as_u16(), 422, "{what} {place:?} beyond the limit: {}", shown(&beyond));
     assert_eq!(named(&beyond), [place.to_vec()], "{what} beyond the limit: {}", shown(&beyond));
@@ -200,5 +202,7 @@ async fn documented_limits_of_queries_hold_to_the_last_character() {
             }
         }
     }
-    assert_eq!(seen, 9, "limit, offset and task_type of the feedback; limit, action and actor of the audit log");
+    let what = "limit, offset and task_type of the feedback; limit, action and actor of the audit log; limit and status \
+                of jobs; limit and since of events";
+    assert_eq!(seen, 15, "{what}");
 }

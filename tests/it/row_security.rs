@@ -3,9 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use engramia::domain::{Feedback, Role, Scope, Timestamp};
+use chrono::TimeDelta;
+use engramia::domain::analytics::{Rollup, Window};
+use engramia::domain::job::{NewJob, Submitter};
+use engramia::domain::spend::{Budget, ModelRole, Nanos};
+use engramia::domain::{Feedback, JobOperation, Ratings, Role, Scope, Timestamp};
 use engramia::store::Store;
 use engramia::store::copy::CarriedRow;
+use engramia::store::memory::IssueTask;
+use engramia::store::spend::Booking;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -16,7 +22,7 @@ use crate::support::run;
 /// Tables that are looked into before any tenant is known, or hold nothing of one.
 const CONTROL_PLANE: [&str; 5] = ["_sqlx_migrations", "api_keys", "marks", "spaces", "tenants"];
 /// Tables whose rows belong to the tenant as a whole.
-const OF_THE_TENANT: [&str; 4] = ["audit_heads", "audit_log", "carried_rows", "projects"];
+const OF_THE_TENANT: [&str; 6] = ["audit_heads", "audit_log", "carried_rows", "job_turns", "model_spend", "projects"];
 
 /// Two tenants, the first with two projects.
 fn scopes() -> [Scope; 3] {
@@ -31,10 +37,26 @@ async fn furnished(database: &Database) -> TestApp {
             store_key(store, &api_key(secret, scope.clone(), Role::Owner)).await;
             let mut work = store.begin(&scope).await.expect("a unit of work");
             let at = Timestamp::UNIX_EPOCH;
-            let issue = Feedback { text: "issue".into(), count: 2, score: 1.0, last_seen: at, decayed_at: at };
-            work.feedback().replace(&[issue]).await.expect("written");
+            let issue = Feedback {
+                text: "issue".into(),
+                count: 2,
+                score: 1.0,
+                ratings: Ratings::default(),
+                last_seen: at,
+                decayed_at: at,
+            };
+            work.feedback().put(&issue, None).await.expect("written");
+            let task = IssueTask { text: "task".into(), vector: None, seen_at: at };
+            work.feedback().note_tasks("issue", &[task]).await.expect("written");
+            work.analytics().put_rollup(&Rollup::of(Window::Daily, &[], at)).await.expect("written");
             let row = CarriedRow { source: "plans".into(), id: scope.project().into(), data: "{}".into() };
             work.copying().put_carried(&[row]).await.expect("written");
+            // It waits for ever, so that the tenant stays in the row of those that wait.
+            work.jobs().enqueue(&waiting_job(&scope)).await.expect("queued");
+            work.commit().await.expect("committed");
+            let mut work = store.begin(&Scope::of_tenant(scope.tenant())).await.expect("a unit of work");
+            let (booking, budget) = spending(at);
+            assert_eq!(work.spend().reserve(&booking, &budget).await.expect("written"), None);
             work.commit().await.expect("committed");
         }
     });
@@ -51,6 +73,25 @@ async fn furnished(database: &Database) -> TestApp {
         owner.delete(&format!("/v1/patterns/{}", keys[1])).await.ok();
     }
     app
+}
+
+/// A nano-dollar of ten.
+fn spending(at: Timestamp) -> (Booking, Budget) {
+    let booking = Booking { day: at.date_naive(), role: ModelRole::Eval, amount: Nanos(1) };
+    (booking, Budget { total: Nanos(10), eval: None, architect: None })
+}
+
+fn waiting_job(scope: &Scope) -> NewJob {
+    let at = Timestamp::UNIX_EPOCH + TimeDelta::days(50_000);
+    NewJob {
+        id: format!("0be2046e-0000-7000-8000-{:012x}", u64::from(scope.project() == "two")),
+        operation: JobOperation::Aging,
+        params: "{}".into(),
+        submitter: Submitter { key_id: None, role: Role::Owner, max_patterns: None, address: None, request_id: None },
+        created_at: at,
+        expires_at: at,
+        max_execution: Duration::from_secs(1),
+    }
 }
 
 async fn words(connection: &mut PgConnection, sql: &str) -> BTreeSet<String> {

@@ -22,9 +22,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("adapter", &["domain", "ports", "compute", "config"]),
     ("telemetry", &["domain", "ports", "store", "redaction", "service::health"]),
     ("http", &["domain", "ports", "store", "service", "auth", "config", "telemetry::metrics"]),
+    ("jobs", &["auth", "config", "domain", "http", "service", "store", "telemetry::metrics"]),
     // The command line prints the document of the HTTP face; everything else it asks a server.
     ("cli", &["app", "config", "domain", "telemetry::logs", "http::openapi_document"]),
-    ("app", &["adapter", "auth", "compute", "config", "domain", "http", "ports", "service", "store", "telemetry"]),
+    (
+        "app",
+        &["adapter", "auth", "compute", "config", "domain", "http", "jobs", "ports", "service", "store", "telemetry"],
+    ),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
@@ -52,7 +56,10 @@ const MAY_NAME: &[(&[&str], &[&str])] = &[
     // A log line carries the time of the machine, whatever time the services are told.
     (&["Utc::now(", "Local::now(", "SystemTime::now("], &["adapter::system", "telemetry::logs"]),
     // Durations, never times of day.
-    (&["Instant::now("], &["http::context", "app", "service::health", "store::postgres::connect"]),
+    (
+        &["Instant::now("],
+        &["http::context", "app", "jobs::attempt", "service::health", "service::gateway", "store::postgres::connect"],
+    ),
     // Ids of requests need not be repeatable.
     (&["getrandom::", "Uuid::new_v4(", "Uuid::now_v7("], &["adapter::system", "http::context"]),
     (&["unsafe {", "unsafe fn", "unsafe impl"], &["vector::kernels", "adapter::local::kernels"]),
@@ -261,14 +268,20 @@ const DATA_TABLES: &[&str] = &[
     "evaluations",
     "skills",
     "feedback",
+    "feedback_tasks",
+    "analytics_events",
+    "analytics_rollups",
     "projects",
     "audit_log",
+    "model_spend",
+    "jobs",
+    "job_turns",
 ];
 
 #[test]
 fn every_statement_about_data_names_its_tenant() {
     // Work that is no tenant's own, with a switch in row-level security of its own.
-    let system = ["mod", "upkeep", "ann", "statistics", "connect", "schema"];
+    let system = ["mod", "upkeep", "ann", "queue", "statistics", "connect", "schema"];
     let mut checked = 0;
     for Source { module, code, .. } in
         sources().into_iter().filter(|source| is_inside(&source.module, "store::postgres"))

@@ -1,15 +1,20 @@
 //! The adapter against a provider that answers as told.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata};
 use wiremock::matchers::{body_json, header, method, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
 use super::*;
+use crate::domain::spend::ModelRole;
+use crate::ports::Trouble;
 
 const KEY: &str = "sk-secret-1";
 
@@ -175,40 +180,110 @@ async fn a_large_load_is_split_into_requests_the_provider_takes() {
     assert_eq!(sizes, [BATCH, 1 + 12, 8]);
 }
 
+fn prompt(schema: Option<AnswerSchema>) -> Prompt {
+    Prompt { role: ModelRole::Eval, system: "be brief".into(), user: "ping".into(), schema, max_tokens: 64 }
+}
+
+fn shape() -> AnswerSchema {
+    AnswerSchema { name: "shape", schema: json!({ "type": "object" }) }
+}
+
+fn completion(text: &str) -> ResponseTemplate {
+    let choice = json!({"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": text}});
+    ResponseTemplate::new(200).set_body_json(json!({
+        "id": "1", "object": "chat.completion", "created": 1, "model": "gpt", "choices": [choice],
+        "usage": { "prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8 },
+    }))
+}
+
 #[tokio::test]
 async fn chat_takes_the_first_choice() {
     let server = MockServer::start().await;
-    let choice = json!({"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "pong"}});
+    let messages = json!([{"role": "system", "content": "be brief"}, {"role": "user", "content": "ping"}]);
     Mock::given(method("POST"))
         .and(path("/v1/chat/completions"))
         .and(header("authorization", "Bearer sk-secret-1"))
-        .and(body_json(json!({"model": "gpt", "messages": [{"role": "user", "content": "ping"}]})))
-        .respond_with(ResponseTemplate::new(200).set_body_json(json!({
-            "id": "1", "object": "chat.completion", "created": 1, "model": "gpt", "choices": [choice]
-        })))
+        .and(body_json(json!({"model": "gpt", "messages": messages, "max_completion_tokens": 64})))
+        .respond_with(completion("pong"))
         .mount(&server)
         .await;
-    assert_eq!(chat(&server).complete("ping").await.expect("an answer"), "pong");
+    let answer = chat(&server).ask(&prompt(None)).await.expect("an answer");
+    let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 5 });
+    assert_eq!(answer, Completion { text: "pong".into(), usage, finish: Finish::Length });
+}
+
+#[tokio::test]
+async fn a_schema_is_sent_until_it_is_refused() {
+    let server = MockServer::start().await;
+    let with_schema = |request: &Request| request.body_json::<Value>().expect("JSON").get("response_format").is_some();
+    let picky = move |request: &Request| {
+        if with_schema(request) { ResponseTemplate::new(400) } else { completion("pong") }
+    };
+    Mock::given(method("POST")).respond_with(picky).mount(&server).await;
+    let chat = chat(&server);
+    for _ in 0..2 {
+        assert_eq!(chat.ask(&prompt(Some(shape()))).await.expect("an answer").text, "pong");
+    }
+    let requests = server.received_requests().await.expect("recorded");
+    assert_eq!(requests.iter().map(with_schema).collect::<Vec<_>>(), [true, false, false]);
+    let format = &requests[0].body_json::<Value>().expect("JSON")["response_format"]["json_schema"];
+    assert_eq!(*format, json!({ "name": "shape", "schema": { "type": "object" }, "strict": true }));
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_anyway_says_nothing_of_schemas() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(400)).expect(4).mount(&server).await;
+    let chat = chat(&server);
+    for _ in 0..2 {
+        assert_eq!(chat.ask(&prompt(Some(shape()))).await.expect_err("refused").kind, Trouble::Refused);
+    }
 }
 
 #[tokio::test]
 async fn chat_failures_are_told_apart() {
     let silent = json!({"id": "1", "object": "chat.completion", "created": 1, "model": "gpt", "choices": []});
     let answers = [
-        (ResponseTemplate::new(200).set_body_json(silent), 1, "malformed"),
-        (ResponseTemplate::new(200).set_body_string("prose"), 1, "malformed"),
-        (ResponseTemplate::new(403), 1, "rejected"),
-        (ResponseTemplate::new(502), 3, "unavailable"),
+        (ResponseTemplate::new(200).set_body_json(silent), Trouble::Malformed),
+        (ResponseTemplate::new(200).set_body_string("prose"), Trouble::Malformed),
+        (completion(&"x".repeat(10_000_000)), Trouble::Malformed),
+        (ResponseTemplate::new(403), Trouble::Refused),
+        (ResponseTemplate::new(429), Trouble::RateLimited),
+        (ResponseTemplate::new(502), Trouble::Failed),
     ];
-    for (answer, calls, expected) in answers {
+    for (answer, expected) in answers {
         let server = MockServer::start().await;
-        Mock::given(method("POST")).respond_with(answer).expect(calls).mount(&server).await;
-        let kind = match chat(&server).complete("ping").await {
-            Err(ModelError::Malformed(_)) => "malformed",
-            Err(ModelError::Rejected(_)) => "rejected",
-            Err(ModelError::Unavailable(_)) => "unavailable",
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(kind, expected);
+        Mock::given(method("POST")).respond_with(answer).expect(1).mount(&server).await;
+        assert_eq!(chat(&server).ask(&prompt(None)).await.expect_err("no answer").kind, expected);
     }
+    let nobody = OpenAiChat::new("http://127.0.0.1:9", &KEY.into(), "gpt", EMBEDDING_TIMEOUT).expect("a client");
+    assert_eq!(nobody.ask(&prompt(None)).await.expect_err("nobody").kind, Trouble::Unreachable);
+}
+
+/// Sends a byte now and then, for ever.
+async fn dripping() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n{";
+                let mut sent = stream.write_all(head).await;
+                while sent.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    sent = stream.write_all(b" ").await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_slow_drip_counts_against_the_time_of_an_attempt() {
+    let url = format!("http://{}", dripping().await);
+    let chat = OpenAiChat::new(&url, &KEY.into(), "gpt", Duration::from_millis(300)).expect("a client");
+    let started = std::time::Instant::now();
+    assert_eq!(chat.ask(&prompt(None)).await.expect_err("never done").kind, Trouble::Silent);
+    assert!(started.elapsed() < Duration::from_secs(5));
 }

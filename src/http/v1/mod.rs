@@ -1,11 +1,18 @@
 //! The Engramia v1 API, one file an operation group.
 
 pub mod aging;
+pub mod analytics;
 pub mod audit;
+pub mod compose;
+pub mod evaluate;
+pub mod evolve;
+pub mod failures;
 pub mod feedback;
 pub mod health;
+pub mod jobs;
 pub mod keys;
 pub mod learn;
+pub mod outcome;
 pub mod patterns;
 pub mod recall;
 pub mod skills;

@@ -6,6 +6,7 @@ use axum::http::HeaderName;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::outcome::EvidenceView;
 use crate::domain::Pattern;
 use crate::domain::record::MAX_TASK;
 use crate::http::AppState;
@@ -15,6 +16,7 @@ use crate::http::fields::{Fields, FromFields, Text};
 use crate::http::openapi::Errors;
 use crate::http::problem::Problem;
 use crate::service::recall::{Match, Recall};
+use crate::service::warnings::Warning;
 use crate::store::memory::{Filter, KEYWORD_WEIGHT};
 
 /// Says how the matches were found: `semantic`, `hybrid`, `keyword` or `partial`.
@@ -111,6 +113,34 @@ pub struct RecallResponse {
     pub has_more: bool,
     /// Offset of the next page.
     pub next_offset: Option<usize>,
+    /// What went wrong at such tasks again and again, most severe first; absent where nothing did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 3)]
+    pub warnings: Vec<WarningView>,
+}
+
+/// A recurring issue of tasks like the one at hand.
+#[derive(Serialize, ToSchema)]
+pub struct WarningView {
+    /// What evaluations said.
+    issue: String,
+    /// How often.
+    #[schema(minimum = 2)]
+    count: u32,
+    /// Mean overall score of these evaluations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0.0, maximum = 10.0)]
+    avg_score: Option<f64>,
+    /// Cosine similarity to the nearest task in which it arose.
+    #[schema(minimum = 0.0, maximum = 1.0)]
+    similarity: f64,
+}
+
+impl From<Warning> for WarningView {
+    fn from(warning: Warning) -> Self {
+        let Warning { issue, count, avg_score, similarity } = warning;
+        Self { issue, count, avg_score, similarity: rounded(similarity) }
+    }
 }
 
 /// A pattern that may serve the task.
@@ -177,11 +207,14 @@ pub struct Explanation {
     quality: f64,
     recency: f64,
     effective_score: f64,
+    /// What `quality` is made of.
+    evidence: EvidenceView,
 }
 
 impl MatchView {
     fn new(found: Match, explain: bool) -> Self {
         let rank = found.rank;
+        let evidence = EvidenceView::new(&found.pattern.body.evidence);
         Self {
             similarity: rounded(rank.similarity),
             reuse_tier: found.tier.as_str(),
@@ -196,6 +229,7 @@ impl MatchView {
                 quality: rank.quality,
                 recency: rank.recency,
                 effective_score: rank.score,
+                evidence,
             }),
         }
     }
@@ -233,7 +267,7 @@ impl PatternView {
 }
 
 /// 6 decimals, as the guide's clients expect.
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 
@@ -251,6 +285,7 @@ pub async fn recall(
         matches: recalled.matches.into_iter().map(|found| MatchView::new(found, question.explain)).collect(),
         has_more: recalled.next_offset.is_some(),
         next_offset: recalled.next_offset,
+        warnings: recalled.warnings.into_iter().map(WarningView::from).collect(),
     };
     Ok(([(MODE, recalled.mode.as_str())], Json(body)))
 }

@@ -84,5 +84,5 @@ pub async fn search(
 ) -> Answer<RecallResponse> {
     let found = state.services.search_skills(&caller, &body.required, body.match_all).await?;
     let matches = found.into_iter().map(MatchView::of_skill).collect();
-    Ok(Json(RecallResponse { matches, has_more: false, next_offset: None }))
+    Ok(Json(RecallResponse { matches, has_more: false, next_offset: None, warnings: Vec::new() }))
 }

@@ -1,6 +1,5 @@
 //! `GET /v1/export` and `POST /v1/import`.
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
@@ -9,16 +8,17 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Answer;
-use crate::domain::record;
+use crate::domain::{Caller, JobOperation, Permission, record};
 use crate::http::AppState;
 use crate::http::caller::{Authorized, needs};
-use crate::http::extract::BulkBody;
 use crate::http::fields::{Fields, FromFields, Text};
-use crate::http::openapi::Errors;
+use crate::http::openapi::{Deferred, Errors};
+use crate::http::operation::{Asked, Operation, Size};
 use crate::http::problem::Problem;
-use crate::service::ServiceError;
-use crate::service::transfer::Record;
+use crate::service::gateway::Meter;
+use crate::service::jobs::Finish;
+use crate::service::transfer::{Imported, Record};
+use crate::service::{self, ServiceError, Services};
 
 /// Most records of one import.
 const MOST_RECORDS: usize = 10_000;
@@ -117,15 +117,35 @@ pub async fn export(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
+impl Operation for ImportBody {
+    const NAME: JobOperation = JobOperation::Import;
+    const PERMISSION: Permission = Permission::Import;
+    const SIZE: Size = Size::Bulk;
+    type Outcome = Imported;
+    type Response = ImportResponse;
+
+    async fn run(
+        self,
+        services: &Services,
+        caller: &Caller,
+        _: &Meter,
+        finish: &Finish<'_, Imported>,
+    ) -> service::Result<Imported> {
+        services.import(caller, self.records, self.overwrite, finish).await
+    }
+
+    fn response(&Imported { imported, total }: &Imported, _: usize) -> ImportResponse {
+        ImportResponse { imported, total }
+    }
+}
+
 /// Import exported patterns.
 #[utoipa::path(post, path = "/v1/import", operation_id = "import", tag = "transfer", request_body = ImportBody,
-    responses((status = 200, body = ImportResponse), Errors))]
+    params(Deferred), responses((status = 200, body = ImportResponse), Deferred, Errors))]
 pub async fn import(
     State(state): State<AppState>,
     Authorized { caller, .. }: Authorized<needs::Import>,
-    BulkBody(body): BulkBody<ImportBody>,
-) -> Answer<ImportResponse> {
-    let total = body.records.len();
-    let imported = state.services.import(&caller, body.records, body.overwrite).await?;
-    Ok(Json(ImportResponse { imported, total }))
+    asked: Asked<ImportBody>,
+) -> Result<Response, Problem> {
+    asked.answer(&state, &caller).await
 }

@@ -5,6 +5,8 @@ use std::fmt::Debug;
 use sha2::{Digest, Sha256};
 
 use crate::domain::Scope;
+use crate::domain::analytics::Window;
+use crate::ports::Vector;
 use crate::store::copy::WholePattern;
 use crate::store::memory::ScopeStatistics;
 use crate::store::{Store, StoreError};
@@ -40,6 +42,8 @@ pub struct Content {
     pub skills: u64,
     /// Recurring issues.
     pub feedback: u64,
+    /// Learns and recalls.
+    pub events: u64,
     /// API keys.
     pub keys: u64,
     /// Rows of an older server.
@@ -69,6 +73,16 @@ impl Sum {
         }
     }
 
+    /// A vector bit by bit, and what it belongs to.
+    fn add_vector(&mut self, of: &str, vector: &Vector) {
+        let mut digest = Sha256::new();
+        digest.update(format!("{of:?} {:?}", vector.space));
+        for value in vector.values.iter() {
+            digest.update(value.to_bits().to_le_bytes());
+        }
+        self.add(digest.finalize().into());
+    }
+
     /// The text of a value shows all its fields, and floats exactly: a field that is added later is not forgotten here.
     fn add_value(&mut self, kind: &str, value: &impl Debug) {
         self.add(Sha256::digest(format!("{kind} {value:?}")).into());
@@ -92,7 +106,7 @@ pub(super) fn digest(whole: &WholePattern) -> [u8; 32] {
 impl Content {
     fn new(scope: Scope) -> Self {
         let (digest, patterns, vectors, evaluations, skills) = Default::default();
-        Self { scope, patterns, vectors, evaluations, skills, feedback: 0, keys: 0, carried: 0, digest }
+        Self { scope, patterns, vectors, evaluations, skills, feedback: 0, events: 0, keys: 0, carried: 0, digest }
     }
 
     /// The digest of everything, for people to compare.
@@ -180,6 +194,24 @@ async fn read_scope(store: &dyn Store, scope: Scope, progress: Progress<'_>) -> 
     for issue in work.feedback().all().await? {
         content.feedback += 1;
         content.digest.add_value("feedback", &issue);
+    }
+    for (text, vector) in work.feedback().vectors().await? {
+        content.digest.add_vector(&text, &vector);
+    }
+    for (text, task) in work.feedback().tasks().await? {
+        content.digest.add_value("task", &(&text, &task.text, task.seen_at));
+        if let Some(vector) = &task.vector {
+            content.digest.add_vector(&task.text, vector);
+        }
+    }
+    for event in work.analytics().newest(None, u32::MAX).await? {
+        content.events += 1;
+        content.digest.add_value("event", &event);
+    }
+    for window in Window::ALL {
+        if let Some(rollup) = work.analytics().rollup(window).await? {
+            content.digest.add_value("rollup", &rollup);
+        }
     }
     for key in work.keys().list().await? {
         content.keys += 1;

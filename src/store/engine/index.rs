@@ -24,6 +24,8 @@ pub(in crate::store) enum ChangeKind {
     Meta(RowMeta),
     /// A faded score.
     Score(f64),
+    /// A new ranking multiplier.
+    Quality(f64),
     /// It was reused so often, which the index need not know.
     Reuse(u32),
     /// The row is gone.
@@ -76,6 +78,7 @@ impl Ready {
             }
             ChangeKind::Meta(meta) => self.update(id, |row| *row = meta),
             ChangeKind::Score(score) => self.update(id, |row| row.success_score = score),
+            ChangeKind::Quality(multiplier) => self.update(id, |row| row.multiplier = multiplier),
             ChangeKind::Reuse(_) => {}
             ChangeKind::Remove => {
                 if let Some(index) = self.index.as_mut() {

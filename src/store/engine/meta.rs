@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use chrono::TimeDelta;
+
 use crate::domain::{Classification, NewPattern, PatternKey, Source, Timestamp, UnknownWord};
 use crate::store::memory::{Filter, Ranking};
 use crate::store::{Result, StoreError};
@@ -62,6 +64,14 @@ pub(in crate::store) fn word<T: FromStr<Err = UnknownWord>>(text: &str) -> Resul
 pub(in crate::store) fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
+
+/// A small column that never holds a negative number.
+pub(in crate::store) fn small(value: i32) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
+
+/// How long a job is left alone whose operation this version does not know.
+pub(in crate::store) const NOT_MINE_FOR: TimeDelta = TimeDelta::minutes(1);
 
 /// A number of rows or calls, for a column.
 pub(in crate::store) fn column(count: u64) -> i64 {

@@ -10,6 +10,6 @@ mod shelf;
 
 pub(in crate::store) use hot::Hot;
 pub(in crate::store) use index::{Change, ChangeKind, Ready, ScopeIndex};
-pub(in crate::store) use meta::{RowMeta, column, corrupt, count, key, word};
+pub(in crate::store) use meta::{NOT_MINE_FOR, RowMeta, column, corrupt, count, key, small, word};
 pub(in crate::store) use search::{Found, KEYWORD_POOL, assemble, close_rows, look, query_words, scored, sort};
 pub(in crate::store) use shelf::Shelf;

@@ -8,6 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
 
+use crate::store::StoreError;
+
 /// How long a request waits for a connection before it is told to come back.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
 /// How long the start waits for a database that is starting itself.
@@ -47,6 +49,13 @@ pub(super) fn pool(settings: &Settings) -> anyhow::Result<PgPool> {
         // Costs a round trip a request; units of work try again instead where the first statement finds nobody.
         .test_before_acquire(false);
     Ok(pool.connect_lazy_with(options(&settings.url)?))
+}
+
+/// A pool of one connection, beside those that requests use.
+pub(super) fn single(settings: &Settings) -> Result<PgPool, StoreError> {
+    let options = options(&settings.url).map_err(StoreError::Backend)?;
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_WITHIN).max_lifetime(None);
+    Ok(pool.idle_timeout(None).connect_lazy_with(options))
 }
 
 /// The first connection, which waits for a database that is just starting.

@@ -8,14 +8,14 @@ use sqlx::postgres::PgRow;
 
 use super::PostgresStore;
 use super::keys::{bound, insert_key};
-use super::rows::{self, column_text, pattern_columns};
+use super::rows::{self, column_text, evaluation_columns, pattern_columns};
 use super::unit::PostgresWork;
 use crate::domain::audit::{AuditEntry, ChainHead};
 use crate::domain::{PatternId, Skill, Timestamp};
 use crate::ports::{Space, Vector};
 use crate::store::copy::{CarriedRow, Registered, WholePattern};
 use crate::store::engine::column;
-use crate::store::memory::{Evaluation, ScopeStatistics};
+use crate::store::memory::ScopeStatistics;
 use crate::store::{ApiKey, Copying, Inventory, Result};
 
 #[async_trait]
@@ -67,8 +67,8 @@ impl Copying for PostgresWork {
         let found = query.fetch_all(connection).await?;
         let mut patterns = Vec::with_capacity(found.len());
         for row in &found {
-            let space: Option<&str> = row.try_get(17)?;
-            let values: Option<pgvector::Vector> = row.try_get(18)?;
+            let space: Option<&str> = row.try_get(20)?;
+            let values: Option<pgvector::Vector> = row.try_get(21)?;
             let vector = space
                 .zip(values)
                 .map(|(space, values)| Vector { space: Space(space.into()), values: values.to_vec().into() });
@@ -201,20 +201,16 @@ impl PostgresWork {
     async fn add_evaluations(&mut self, patterns: &mut [WholePattern]) -> Result<()> {
         let places = places(patterns);
         let (query, connection) = self
-            .scoped(
-                "select pattern_id, id, score, weight, run_id, created_at from evaluations \
-                 where tenant_id = $1 and project_id = $2 and pattern_id = any($3) order by id collate \"C\"",
-            )
+            .scoped(concat!(
+                "select e.pattern_id, ",
+                evaluation_columns!(),
+                " from evaluations e where e.tenant_id = $1 and e.project_id = $2 and e.pattern_id = any($3) \
+                 order by e.id collate \"C\""
+            ))
             .await?;
         for row in query.bind(ids(&places)).fetch_all(connection).await? {
             if let Some(place) = places.get(&PatternId(row.try_get(0)?)) {
-                patterns[*place].evaluations.push(Evaluation {
-                    id: row.try_get(1)?,
-                    score: row.try_get(2)?,
-                    weight: row.try_get(3)?,
-                    run_id: row.try_get::<Option<String>, _>(4)?.map(rows::text),
-                    at: row.try_get(5)?,
-                });
+                patterns[*place].evaluations.push(rows::evaluation(&row, 1)?);
             }
         }
         Ok(())

@@ -41,6 +41,15 @@ impl ApiKeys for PostgresStore {
         row.as_ref().map(api_key).transpose()
     }
 
+    async fn by_id(&self, id: &str) -> Result<Option<ApiKey>> {
+        let mut transaction = self.inner.begin("begin read only").await?;
+        let row = sqlx::query(concat!("select ", key_columns!(), " from api_keys where id = $1"))
+            .bind(column_text(id))
+            .fetch_optional(&mut *transaction)
+            .await?;
+        row.as_ref().map(api_key).transpose()
+    }
+
     async fn any(&self) -> Result<bool> {
         let mut transaction = self.inner.begin("begin read only").await?;
         Ok(sqlx::query("select 1 from api_keys limit 1").fetch_optional(&mut *transaction).await?.is_some())

@@ -8,22 +8,27 @@
 //! | `index.rs` | the in-memory index of a scope, kept fresh by the scope's revision |
 //! | `search.rs` | searches: in memory where the scope is loaded, else in SQL |
 //! | `ann.rs` | SQL search of scopes that no memory holds: partial HNSW indexes, and how well they do |
+//! | `queue.rs` | jobs of all scopes, as workers see them |
 //! | `upkeep.rs` | what is done beside the requests |
 //! | the rest | one trait each |
 
+mod analytics;
 mod ann;
 mod audit;
 mod connect;
 mod copy;
 mod feedback;
 mod index;
+mod jobs;
 mod keys;
 mod patterns;
 mod projects;
+mod queue;
 mod rows;
 mod schema;
 mod search;
 mod skills;
+mod spend;
 mod statistics;
 mod unit;
 mod upkeep;
@@ -32,13 +37,15 @@ mod words;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sqlx::postgres::PgListener;
 use sqlx::{PgPool, Row};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::compute::ComputePool;
 use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
-use crate::store::{ApiKeys, Inventory, Result, Store, Totals, Unembedded, Work};
+use crate::store::{ApiKeys, Inventory, JobQueue, Result, Store, Totals, Unembedded, Work};
 
 pub use connect::Settings;
 pub use schema::{migrate, version};
@@ -51,6 +58,9 @@ use unit::{PostgresWork, Turns};
 pub struct PostgresStore {
     inner: Arc<Inner>,
     upkeep: JoinHandle<()>,
+    settings: Settings,
+    /// A connection that hears of jobs, opened when somebody wants to.
+    listener: Mutex<Option<PgListener>>,
 }
 
 /// What units of work share.
@@ -79,7 +89,7 @@ impl PostgresStore {
         let indexes = Indexes::new(space, settings.search_memory_bytes);
         let inner = Arc::new(Inner { pool, role, indexes, compute, turns: Turns::default(), ann });
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&inner)));
-        Ok(Self { inner, upkeep })
+        Ok(Self { inner, upkeep, settings: settings.clone(), listener: Mutex::default() })
     }
 }
 
@@ -104,6 +114,10 @@ impl Store for PostgresStore {
     }
 
     fn inventory(&self) -> &dyn Inventory {
+        self
+    }
+
+    fn queue(&self) -> &dyn JobQueue {
         self
     }
 

@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::rows::{self, column_option, column_text, pattern_columns};
+use super::rows::{self, column_option, column_text, evaluation_columns, pattern_columns};
 use super::unit::{Access, PostgresWork};
 use super::{search, words};
 use crate::domain::pattern::Fingerprint;
 use crate::domain::text::WordSet;
-use crate::domain::{NewPattern, Pattern, PatternId, PatternKey};
+use crate::domain::{Evidence, NewPattern, Pattern, PatternId, PatternKey};
 use crate::ports::Vector;
 use crate::store::engine::{column, corrupt, key};
 use crate::store::memory::{Evaluation, Filter, Mark, Nearest, NearestQuery, Ranking, ScoreRow, TaskRow};
@@ -28,9 +28,10 @@ impl Patterns for PostgresWork {
                 "with made as ( \
                      insert into patterns (tenant_id, project_id, id, revision, key, task, code, output, \
                          classification, source, run_id, author, redacted, success_score, reuse_count, created_at, \
-                         decayed_at, evidence_weight, evidence_sum, task_digest, code_digest, extra, space_id) \
+                         decayed_at, evidence_weight, evidence_sum, task_digest, code_digest, extra, space_id, \
+                         evidence_count, evidence_variance, evidence_seen_at) \
                      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
-                         $20, $21, $22, $23) \
+                         $20, $21, $22, $23, $28, $29, $30) \
                      on conflict (tenant_id, project_id, key) do nothing returning id), \
                  worded as ( \
                      insert into pattern_words (tenant_id, project_id, pattern_id, words, length) \
@@ -70,6 +71,9 @@ impl Patterns for PostgresWork {
             .bind(token)
             .bind(length)
             .bind(vector.map(column_vector))
+            .bind(column(pattern.evidence.count))
+            .bind(pattern.evidence.variance)
+            .bind(pattern.evidence.seen_at)
             .fetch_optional(connection)
             .await?;
         if row.is_none() {
@@ -94,7 +98,8 @@ impl Patterns for PostgresWork {
                  update patterns set task = $4, code = $5, output = $6, classification = $7, source = $8, \
                  run_id = $9, author = $10, redacted = $11, success_score = $12, reuse_count = $13, created_at = $14, \
                  decayed_at = $15, evidence_weight = $16, evidence_sum = $17, task_digest = $18, code_digest = $19, \
-                 extra = $20, revision = $21 where tenant_id = $1 and project_id = $2 and id = $3",
+                 extra = $20, revision = $21, evidence_count = $22, evidence_variance = $23, evidence_seen_at = $24 \
+                 where tenant_id = $1 and project_id = $2 and id = $3",
             )
             .await?;
         query
@@ -117,6 +122,9 @@ impl Patterns for PostgresWork {
             .bind(fingerprint.code.to_vec())
             .bind(body.extra.to_json())
             .bind(revision)
+            .bind(column(body.evidence.count))
+            .bind(body.evidence.variance)
+            .bind(body.evidence.seen_at)
             .execute(connection)
             .await?;
         match vector {
@@ -328,8 +336,9 @@ impl Patterns for PostgresWork {
         self.written()?;
         let (query, connection) = self
             .scoped(
-                "insert into evaluations (tenant_id, project_id, id, pattern_id, score, weight, run_id, created_at) \
-                 select tenant_id, project_id, $3, id, $5, $6, $7, $8 from patterns \
+                "insert into evaluations \
+                 (tenant_id, project_id, id, pattern_id, score, weight, run_id, created_at, kind, note) \
+                 select tenant_id, project_id, $3, id, $5, $6, $7, $8, $9, $10 from patterns \
                  where tenant_id = $1 and project_id = $2 and id = $4",
             )
             .await?;
@@ -340,6 +349,43 @@ impl Patterns for PostgresWork {
             .bind(evaluation.weight)
             .bind(column_option(evaluation.run_id.as_ref()))
             .bind(evaluation.at)
+            .bind(evaluation.kind.as_str())
+            .bind(column_option(evaluation.note.as_ref()))
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    async fn evaluations(&mut self, id: PatternId, limit: u32) -> Result<Vec<Evaluation>> {
+        let (query, connection) = self
+            .scoped(concat!(
+                "select ",
+                evaluation_columns!(),
+                " from evaluations e where e.tenant_id = $1 and e.project_id = $2 and e.pattern_id = $3 \
+                 order by e.created_at desc, e.id collate \"C\" desc limit $4"
+            ))
+            .await?;
+        let found = query.bind(id.0).bind(i64::from(limit)).fetch_all(connection).await?;
+        found.iter().rev().map(|row| rows::evaluation(row, 0)).collect()
+    }
+
+    async fn set_evidence(&mut self, id: PatternId, evidence: &Evidence) -> Result<()> {
+        let revision = self.revision()?;
+        let (query, connection) = self
+            .scoped(
+                "update patterns set evidence_weight = $4, evidence_sum = $5, evidence_count = $6, \
+                 evidence_variance = $7, evidence_seen_at = $8, revision = $9 \
+                 where tenant_id = $1 and project_id = $2 and id = $3",
+            )
+            .await?;
+        query
+            .bind(id.0)
+            .bind(evidence.weight)
+            .bind(evidence.sum)
+            .bind(column(evidence.count))
+            .bind(evidence.variance)
+            .bind(evidence.seen_at)
+            .bind(revision)
             .execute(connection)
             .await?;
         Ok(())
@@ -403,7 +449,7 @@ impl PostgresWork {
     }
 
     /// Number of the vector's space, made at its first use; 0 without a vector.
-    async fn space_of(&mut self, vector: Option<&Vector>) -> Result<i32> {
+    pub(super) async fn space_of(&mut self, vector: Option<&Vector>) -> Result<i32> {
         let Some(vector) = vector else { return Ok(0) };
         let dimensions = i32::try_from(vector.values.len()).unwrap_or(i32::MAX);
         let inner = std::sync::Arc::clone(&self.inner);

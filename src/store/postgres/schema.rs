@@ -13,6 +13,10 @@ fn migrations() -> Migrator {
         (1, "memory", include_str!("../../../migrations/postgres/0001_memory.sql")),
         (2, "identity", include_str!("../../../migrations/postgres/0002_identity.sql")),
         (3, "carried", include_str!("../../../migrations/postgres/0003_carried.sql")),
+        (4, "evidence", include_str!("../../../migrations/postgres/0004_evidence.sql")),
+        (5, "spend", include_str!("../../../migrations/postgres/0005_spend.sql")),
+        (6, "issues", include_str!("../../../migrations/postgres/0006_issues.sql")),
+        (7, "jobs", include_str!("../../../migrations/postgres/0007_jobs.sql")),
     ];
     let migrations = all.into_iter().map(|(number, name, sql)| {
         Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)

@@ -12,7 +12,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::{Inner, connect};
 use crate::domain::{PatternId, Scope, text};
 use crate::store::{
-    Audits, Copying, Feedbacks, Keys, Patterns, Projects, Result, Skills, Statistics, StoreError, Work,
+    Analytics, Audits, Copying, Feedbacks, Jobs, Keys, Patterns, Projects, Result, Skills, Spend, Statistics,
+    StoreError, Work,
 };
 
 /// Longest statement of a unit of work, in milliseconds.
@@ -89,14 +90,21 @@ pub(super) struct Writing {
 
 impl Inner {
     /// Begins a transaction. Connections that died while nobody used them are put away: nothing has been done yet.
+    ///
+    /// To the end, even if the caller goes away: a transaction that has begun while nobody waited for it any more would
+    /// stay open on its connection, and whoever gets that next would work in it.
     pub(super) async fn begin(&self, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
-        let mut attempt = 0;
-        loop {
-            match self.pool.begin_with(statement).await {
-                Err(error) if connect::is_broken(&error) && attempt < ATTEMPTS => attempt += 1,
-                outcome => return Ok(outcome?),
+        let pool = self.pool.clone();
+        let beginning = tokio::spawn(async move {
+            let mut attempt = 0;
+            loop {
+                match pool.begin_with(statement).await {
+                    Err(error) if connect::is_broken(&error) && attempt < ATTEMPTS => attempt += 1,
+                    outcome => return outcome,
+                }
             }
-        }
+        });
+        Ok(beginning.await.map_err(|error| StoreError::Backend(error.into()))??)
     }
 
     /// A transaction in a scope, as the role of the application.
@@ -117,7 +125,16 @@ impl Inner {
 
     /// A reading transaction that sees every scope, for work that is no tenant's own.
     pub(super) async fn system(&self) -> Result<Transaction<'static, Postgres>> {
-        let mut transaction = self.begin("begin read only").await?;
+        self.system_by("begin read only").await
+    }
+
+    /// A writing transaction that sees every scope.
+    pub(super) async fn system_writing(&self) -> Result<Transaction<'static, Postgres>> {
+        self.system_by("begin").await
+    }
+
+    async fn system_by(&self, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
+        let mut transaction = self.begin(statement).await?;
         sqlx::query("select set_config('engramia.system', 'on', true), set_config('role', $1, true)")
             .bind(self.role)
             .execute(&mut *transaction)
@@ -208,6 +225,10 @@ impl Work for PostgresWork {
         self
     }
 
+    fn analytics(&mut self) -> &mut dyn Analytics {
+        self
+    }
+
     fn statistics(&mut self) -> &mut dyn Statistics {
         self
     }
@@ -224,7 +245,15 @@ impl Work for PostgresWork {
         self
     }
 
+    fn jobs(&mut self) -> &mut dyn Jobs {
+        self
+    }
+
     fn copying(&mut self) -> &mut dyn Copying {
+        self
+    }
+
+    fn spend(&mut self) -> &mut dyn Spend {
         self
     }
 

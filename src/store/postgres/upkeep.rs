@@ -36,11 +36,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
 }
 
 async fn forget_tombstones(inner: &Inner) -> Result<()> {
-    let mut transaction = inner.begin("begin").await?;
-    sqlx::query("select set_config('engramia.system', 'on', true), set_config('role', $1, true)")
-        .bind(inner.role)
-        .execute(&mut *transaction)
-        .await?;
+    let mut transaction = inner.system_writing().await?;
     sqlx::query(
         "with old as ( \
              delete from tombstones t using scopes s \

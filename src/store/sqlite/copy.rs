@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use sqlx::{Row, SqlitePool};
 
 use super::patterns::json_ids;
-use super::rows::{self, pattern_columns};
+use super::rows::{self, evaluation_columns, pattern_columns};
 use super::{SqliteStore, SqliteWork};
 use crate::domain::audit::{AuditEntry, ChainHead};
 use crate::domain::{PatternId, Scope, Skill, Timestamp};
 use crate::ports::{Space, Vector};
 use crate::store::copy::{CarriedRow, Registered, WholePattern};
-use crate::store::memory::{Evaluation, ScopeStatistics};
+use crate::store::memory::ScopeStatistics;
 use crate::store::{ApiKey, Copying, Inventory, Keys, Result, Work};
 
 /// Every scope that something was written in.
@@ -78,7 +78,7 @@ impl Copying for SqliteWork {
         let found = query.bind(after.map_or(i64::MIN, |id| id.0)).bind(limit).fetch_all(connection).await?;
         let mut patterns = Vec::with_capacity(found.len());
         for row in &found {
-            let vector = match (row.try_get::<Option<&str>, _>(17)?, row.try_get::<Option<&[u8]>, _>(18)?) {
+            let vector = match (row.try_get::<Option<&str>, _>(20)?, row.try_get::<Option<&[u8]>, _>(21)?) {
                 (Some(space), Some(bytes)) => {
                     Some(Vector { space: Space(space.into()), values: rows::vector_from_bytes(bytes)?.into() })
                 }
@@ -199,22 +199,17 @@ impl Copying for SqliteWork {
 impl SqliteWork {
     async fn add_evaluations(&mut self, patterns: &mut [WholePattern]) -> Result<()> {
         let places = places(patterns);
-        let found = sqlx::query(
-            "select e.pattern_id, e.id, e.score, e.weight, e.run_id, e.created_at from json_each($1) wanted \
-             cross join evaluations e on e.pattern_id = wanted.value order by e.id",
-        )
+        let found = sqlx::query(concat!(
+            "select e.pattern_id, ",
+            evaluation_columns!(),
+            " from json_each($1) wanted cross join evaluations e on e.pattern_id = wanted.value order by e.id"
+        ))
         .bind(json_ids(places.keys().copied()))
         .fetch_all(self.connection().await?)
         .await?;
         for row in &found {
             if let Some(place) = places.get(&PatternId(row.try_get(0)?)) {
-                patterns[*place].evaluations.push(Evaluation {
-                    id: row.try_get(1)?,
-                    score: row.try_get(2)?,
-                    weight: row.try_get(3)?,
-                    run_id: row.try_get(4)?,
-                    at: rows::time(row.try_get(5)?)?,
-                });
+                patterns[*place].evaluations.push(rows::evaluation(row, 1)?);
             }
         }
         Ok(())

@@ -24,6 +24,11 @@ impl ApiKeys for SqliteStore {
         row.as_ref().map(api_key).transpose()
     }
 
+    async fn by_id(&self, id: &str) -> Result<Option<ApiKey>> {
+        let query = sqlx::query(concat!("select ", columns!(), " from api_keys where id = $1"));
+        query.bind(id).fetch_optional(&self.readers).await?.as_ref().map(api_key).transpose()
+    }
+
     async fn any(&self) -> Result<bool> {
         Ok(sqlx::query("select 1 from api_keys limit 1").fetch_optional(&self.readers).await?.is_some())
     }

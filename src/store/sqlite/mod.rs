@@ -3,17 +3,21 @@
 //! Write-ahead log with `synchronous = FULL`, one writer with group commit, four readers, FTS5, vectors as rows with
 //! in-memory indexes derived from them. One process per directory: a lock file says so.
 
+mod analytics;
 mod audit;
 mod copy;
 mod feedback;
 mod files;
+mod jobs;
 mod keys;
 mod patterns;
 mod projects;
+mod queue;
 mod rows;
 mod schema;
 mod search;
 mod skills;
+mod spend;
 mod statistics;
 mod vectors;
 mod writer;
@@ -34,8 +38,8 @@ use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
 use crate::store::engine::{Change, ScopeIndex};
 use crate::store::{
-    ApiKeys, Audits, Copying, Feedbacks, Inventory, Keys, Patterns, Projects, Result, Schema, Skills, Statistics,
-    Store, StoreError, Totals, Unembedded, Work,
+    Analytics, ApiKeys, Audits, Copying, Feedbacks, Inventory, JobQueue, Jobs, Keys, Patterns, Projects, Result,
+    Schema, Skills, Spend, Statistics, Store, StoreError, Totals, Unembedded, Work,
 };
 
 pub use files::read_old_directory;
@@ -190,6 +194,10 @@ impl Store for SqliteStore {
         self
     }
 
+    fn queue(&self) -> &dyn JobQueue {
+        self
+    }
+
     async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>> {
         copy::scopes(&self.readers, after, limit).await
     }
@@ -331,6 +339,10 @@ impl Work for SqliteWork {
         self
     }
 
+    fn analytics(&mut self) -> &mut dyn Analytics {
+        self
+    }
+
     fn statistics(&mut self) -> &mut dyn Statistics {
         self
     }
@@ -347,7 +359,15 @@ impl Work for SqliteWork {
         self
     }
 
+    fn jobs(&mut self) -> &mut dyn Jobs {
+        self
+    }
+
     fn copying(&mut self) -> &mut dyn Copying {
+        self
+    }
+
+    fn spend(&mut self) -> &mut dyn Spend {
         self
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::rows::{self, pattern_columns};
+use super::rows::{self, evaluation_columns, pattern_columns};
 use super::search::scope_token;
 use super::{Access, SqliteWork, search};
 use crate::domain::pattern::Fingerprint;
 use crate::domain::text::WordSet;
-use crate::domain::{NewPattern, Pattern, PatternId, PatternKey};
+use crate::domain::{Evidence, NewPattern, Pattern, PatternId, PatternKey};
 use crate::ports::Vector;
 use crate::store::engine::{Change, ChangeKind, RowMeta};
 use crate::store::memory::{Evaluation, Filter, Mark, Nearest, NearestQuery, Ranking, ScoreRow, TaskRow};
@@ -28,8 +28,9 @@ impl Patterns for SqliteWork {
             .scoped(
                 "insert into patterns (tenant_id, project_id, key, task, code, output, classification, source, run_id, \
              author, redacted, success_score, reuse_count, created_at, decayed_at, evidence_weight, evidence_sum, \
-             task_digest, code_digest, extra, space_id) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21) \
+             task_digest, code_digest, extra, space_id, evidence_count, evidence_variance, evidence_seen_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
+             $22, $23, $24) \
              on conflict (tenant_id, project_id, key) do nothing returning id",
             )
             .await?;
@@ -53,6 +54,9 @@ impl Patterns for SqliteWork {
             .bind(&fingerprint.code[..])
             .bind(pattern.extra.to_json())
             .bind(space)
+            .bind(rows::column(pattern.evidence.count))
+            .bind(pattern.evidence.variance)
+            .bind(pattern.evidence.seen_at.map(|at| at.timestamp_micros()))
             .fetch_optional(connection)
             .await?;
         let Some(row) = row else { return Ok(None) };
@@ -77,7 +81,8 @@ impl Patterns for SqliteWork {
                 "update patterns set task = $4, code = $5, output = $6, classification = $7, source = $8, run_id = $9, \
              author = $10, redacted = $11, success_score = $12, reuse_count = $13, created_at = $14, \
              decayed_at = $15, evidence_weight = $16, evidence_sum = $17, task_digest = $18, code_digest = $19, \
-             extra = $20 where tenant_id = $1 and project_id = $2 and id = $3",
+             extra = $20, evidence_count = $21, evidence_variance = $22, evidence_seen_at = $23 \
+             where tenant_id = $1 and project_id = $2 and id = $3",
             )
             .await?;
         query
@@ -99,6 +104,9 @@ impl Patterns for SqliteWork {
             .bind(&fingerprint.task[..])
             .bind(&fingerprint.code[..])
             .bind(body.extra.to_json())
+            .bind(rows::column(body.evidence.count))
+            .bind(body.evidence.variance)
+            .bind(body.evidence.seen_at.map(|at| at.timestamp_micros()))
             .execute(connection)
             .await?;
         // What was counted beside the row is part of the number just written.
@@ -324,8 +332,9 @@ impl Patterns for SqliteWork {
     async fn record_evaluation(&mut self, id: PatternId, evaluation: &Evaluation) -> Result<()> {
         let (query, connection) = self
             .scoped(
-                "insert into evaluations (tenant_id, project_id, id, pattern_id, score, weight, run_id, created_at) \
-             select tenant_id, project_id, $3, id, $5, $6, $7, $8 from patterns \
+                "insert into evaluations \
+             (tenant_id, project_id, id, pattern_id, score, weight, run_id, created_at, kind, note) \
+             select tenant_id, project_id, $3, id, $5, $6, $7, $8, $9, $10 from patterns \
              where tenant_id = $1 and project_id = $2 and id = $4",
             )
             .await?;
@@ -336,8 +345,44 @@ impl Patterns for SqliteWork {
             .bind(evaluation.weight)
             .bind(&evaluation.run_id)
             .bind(evaluation.at.timestamp_micros())
+            .bind(evaluation.kind.as_str())
+            .bind(&evaluation.note)
             .execute(connection)
             .await?;
+        Ok(())
+    }
+
+    async fn evaluations(&mut self, id: PatternId, limit: u32) -> Result<Vec<Evaluation>> {
+        let (query, connection) = self
+            .scoped(concat!(
+                "select ",
+                evaluation_columns!(),
+                " from evaluations e where e.tenant_id = $1 and e.project_id = $2 and e.pattern_id = $3 \
+                 order by e.created_at desc, e.id desc limit $4"
+            ))
+            .await?;
+        let found = query.bind(id.0).bind(limit).fetch_all(connection).await?;
+        found.iter().rev().map(|row| rows::evaluation(row, 0)).collect()
+    }
+
+    async fn set_evidence(&mut self, id: PatternId, evidence: &Evidence) -> Result<()> {
+        let (query, connection) = self
+            .scoped(
+                "update patterns set evidence_weight = $4, evidence_sum = $5, evidence_count = $6, \
+                 evidence_variance = $7, evidence_seen_at = $8 \
+                 where tenant_id = $1 and project_id = $2 and id = $3",
+            )
+            .await?;
+        query
+            .bind(id.0)
+            .bind(evidence.weight)
+            .bind(evidence.sum)
+            .bind(rows::column(evidence.count))
+            .bind(evidence.variance)
+            .bind(evidence.seen_at.map(|at| at.timestamp_micros()))
+            .execute(connection)
+            .await?;
+        self.remember(self.change(id, ChangeKind::Quality(evidence.multiplier())));
         Ok(())
     }
 }
@@ -401,7 +446,7 @@ impl SqliteWork {
 
 impl SqliteWork {
     /// Number of the vector's space, made at its first use.
-    async fn space_id(&mut self, vector: &Vector) -> Result<i64> {
+    pub(super) async fn space_id(&mut self, vector: &Vector) -> Result<i64> {
         let dimensions = rows::column(vector.values.len() as u64);
         let found = sqlx::query("select id from spaces where name = $1 and dimensions = $2")
             .bind(vector.space.as_str())

@@ -9,12 +9,15 @@ use crate::domain::{NewPattern, Pattern, PatternId, Timestamp};
 use crate::store::Result;
 use crate::store::engine::RowMeta;
 pub(super) use crate::store::engine::{column, corrupt, count, key, word};
+use crate::store::memory::Evaluation;
 
 /// Columns of [`pattern`], in its order.
 macro_rules! pattern_columns {
     () => {
         "p.id, p.key, p.task, p.code, p.output, p.classification, p.source, p.run_id, p.author, p.redacted, \
-         p.success_score, p.reuse_count + coalesce((select r.count from reuse r where r.pattern_id = p.id), 0), p.created_at, p.decayed_at, p.evidence_weight, p.evidence_sum, p.extra"
+         p.success_score, p.reuse_count + coalesce((select r.count from reuse r where r.pattern_id = p.id), 0), \
+         p.created_at, p.decayed_at, \
+         p.evidence_weight, p.evidence_sum, p.evidence_count, p.evidence_variance, p.evidence_seen_at, p.extra"
     };
 }
 pub(super) use pattern_columns;
@@ -37,9 +40,36 @@ pub(super) fn pattern(row: &SqliteRow) -> Result<Pattern> {
             reuse_count: count(row.try_get(11)?),
             created_at: time(row.try_get(12)?)?,
             decayed_at: time(row.try_get(13)?)?,
-            evidence: Evidence { weight: row.try_get(14)?, sum: row.try_get(15)? },
-            extra: Extra::from_json(row.try_get(16)?),
+            evidence: Evidence {
+                weight: row.try_get(14)?,
+                sum: row.try_get(15)?,
+                count: count(row.try_get(16)?),
+                variance: row.try_get(17)?,
+                seen_at: row.try_get::<Option<i64>, _>(18)?.map(time).transpose()?,
+            },
+            extra: Extra::from_json(row.try_get(19)?),
         },
+    })
+}
+
+/// Columns of [`evaluation`], in its order.
+macro_rules! evaluation_columns {
+    () => {
+        "e.id, e.kind, e.score, e.weight, e.run_id, e.note, e.created_at"
+    };
+}
+pub(super) use evaluation_columns;
+
+/// Reads an evaluation from column `first` on.
+pub(super) fn evaluation(row: &SqliteRow, first: usize) -> Result<Evaluation> {
+    Ok(Evaluation {
+        id: row.try_get(first)?,
+        kind: word(row.try_get(first + 1)?)?,
+        score: row.try_get(first + 2)?,
+        weight: row.try_get(first + 3)?,
+        run_id: row.try_get(first + 4)?,
+        note: row.try_get(first + 5)?,
+        at: time(row.try_get(first + 6)?)?,
     })
 }
 
@@ -49,7 +79,7 @@ pub(super) fn meta(row: &SqliteRow, first: usize) -> Result<RowMeta> {
         classification: word(row.try_get(first)?)?,
         source: word(row.try_get(first + 1)?)?,
         success_score: row.try_get(first + 2)?,
-        multiplier: Evidence { weight: row.try_get(first + 3)?, sum: row.try_get(first + 4)? }.multiplier(),
+        multiplier: Evidence::of_sums(row.try_get(first + 3)?, row.try_get(first + 4)?).multiplier(),
         created_at: time(row.try_get(first + 5)?)?,
     })
 }

@@ -1,7 +1,7 @@
 //! Everything that a store holds, to be read and written as it is.
 
 use engramia::domain::audit::{AuditAction, AuditEvent, ChainHead};
-use engramia::domain::{Pattern, Role, Scope, Skill};
+use engramia::domain::{EvidenceKind, Pattern, Role, Scope, Skill};
 use engramia::ports::{Space, Vector};
 use engramia::store::ApiKey;
 use engramia::store::copy::{CarriedRow, Registered, WholePattern};
@@ -13,9 +13,11 @@ use super::{Db, at, home, pattern, space, vector};
 fn evaluation(number: u8) -> Evaluation {
     Evaluation {
         id: format!("0be2046e-0000-7000-8000-0000000000{number:02}"),
+        kind: EvidenceKind::Evaluation,
         score: f64::from(number) / 3.0,
         weight: 0.5,
         run_id: (number == 2).then(|| "run \0 \u{E000}".to_owned()),
+        note: (number == 1).then(|| "well done".to_owned()),
         at: at(i64::from(number)),
     }
 }
@@ -192,7 +194,7 @@ pub(super) async fn every_scope_is_listed(db: Db) {
             1 => drop(work.projects().register("Z", None, at(0)).await.expect("registered")),
             2 => assert!(work.patterns().delete(&super::key("x")).await.expect("deleted"), "it stays listed"),
             3 => work.statistics().count_recalls(1, 0).await.expect("counted"),
-            _ => work.feedback().replace(&[super::feedback::issue("t", 1, 0.5)]).await.expect("replaced"),
+            _ => work.feedback().put(&super::feedback::issue("t", 1, 0.5), None).await.expect("stored"),
         }
         work.commit().await.expect("committed");
     }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use engramia::domain::{Feedback, NewPattern, Pattern, PatternId, Scope, Skill};
+use engramia::domain::{Evidence, EvidenceKind, Feedback, NewPattern, Pattern, PatternId, Ratings, Scope, Skill};
 use engramia::store::memory::{Evaluation, Filter, Ranking, ScoreRow};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -58,11 +58,10 @@ async fn check(db: &Db, scopes: &[Scope], writes: &Writes) {
         if let Some(id) = id {
             let tags = Skill::distinct(["shared"]);
             work.skills().set(id, &tags, at(0)).await.expect("tagged");
-            let evaluation = Evaluation { id: format!("e{number}"), score: 1.0, weight: 1.0, run_id: None, at: at(0) };
-            work.patterns().record_evaluation(id, &evaluation).await.expect("recorded");
+            work.patterns().record_evaluation(id, &evaluation(&format!("e{number}"))).await.expect("recorded");
             work.statistics().count_runs(1, 1, &[*at_scope as f64]).await.expect("counted");
             work.statistics().count_recalls(1, 1).await.expect("counted");
-            work.feedback().replace(&[issue(*at_scope)]).await.expect("replaced");
+            work.feedback().put(&issue(*at_scope), None).await.expect("stored");
             stored[*at_scope].push((id, body, *embedded));
         }
         work.commit().await.expect("committed");
@@ -73,8 +72,20 @@ async fn check(db: &Db, scopes: &[Scope], writes: &Writes) {
     }
 }
 
+fn evaluation(id: &str) -> Evaluation {
+    let kind = EvidenceKind::Reported;
+    Evaluation { id: id.into(), kind, score: 1.0, weight: 1.0, run_id: None, note: None, at: at(0) }
+}
+
 fn issue(scope: usize) -> Feedback {
-    Feedback { text: sign(scope), count: 2, score: 0.5, last_seen: at(0), decayed_at: at(0) }
+    Feedback {
+        text: sign(scope),
+        count: 2,
+        score: 0.5,
+        ratings: Ratings::default(),
+        last_seen: at(0),
+        decayed_at: at(0),
+    }
 }
 
 /// Every read of every trait.
@@ -159,8 +170,9 @@ pub(super) async fn foreign_ids_change_nothing(mut db: Db) {
     work.patterns().set_scores(&[row]).await.expect("nothing to set");
     assert!(!work.patterns().delete(&key("a")).await.expect("nothing to delete"));
     work.skills().set(id, &tags, at(0)).await.expect("nothing to tag");
-    let evaluation = Evaluation { id: "e".into(), score: 1.0, weight: 1.0, run_id: None, at: at(0) };
-    work.patterns().record_evaluation(id, &evaluation).await.expect("nothing to judge");
+    work.patterns().record_evaluation(id, &evaluation("e")).await.expect("nothing to judge");
+    work.patterns().set_evidence(id, &Evidence::of_sums(50.0, 500.0)).await.expect("nothing to set");
+    assert_eq!(work.patterns().evaluations(id, 9).await.expect("read"), []);
     work.commit().await.expect("committed");
     for _ in 0..2 {
         let mut reading = db.store().read(&ours).await.expect("a unit of work");

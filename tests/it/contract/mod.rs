@@ -3,17 +3,20 @@
 //! Another store joins with a [`Fixture`] and one line `contract_suite!(name, open_name)`. A test that no list names
 //! is dead code, and the compiler says so.
 
+mod analytics;
 mod audit;
 mod concurrency;
 mod copy;
 mod feedback;
 mod isolation;
+mod jobs;
 mod keys;
 mod model;
 mod patterns;
 mod projects;
 mod search;
 mod skills;
+mod spend;
 mod statistics;
 
 use std::sync::Arc;
@@ -148,7 +151,7 @@ fn pattern(tail: &str, task: &str) -> NewPattern {
         reuse_count: 0,
         created_at: at(0),
         decayed_at: at(0),
-        evidence: Evidence::of(5.0, 1.0),
+        evidence: Evidence::of_sums(1.0, 5.0),
         extra: Extra::default(),
     }
 }
@@ -205,6 +208,7 @@ macro_rules! contract_suite {
                     pages_follow_the_keys, scores_follow_the_ids, faded_scores_are_set, reuse_is_counted,
                     the_same_task_is_found_by_its_digest, an_equal_pattern_is_found, vectors_are_attached_to_their_text,
                     patterns_without_a_vector_of_the_space_are_listed, evaluations_belong_to_a_pattern,
+                    evidence_is_set_and_counts_in_the_next_search,
                     a_dropped_unit_of_work_leaves_nothing, a_committed_unit_of_work_is_durable,
                     a_reader_cannot_write, marks_stay, it_answers,
                 ],
@@ -216,15 +220,36 @@ macro_rules! contract_suite {
                     word_filters_and_ranking, words_of_what_waits_for_its_vector, other_scopes_do_not_blur_keywords,
                 ],
                 skills: [tags_are_replaced_and_counted, tags_are_searched, tags_of_what_is_gone],
-                feedback: [issues_are_replaced, the_top_is_ordered_and_bounded, any_case_is_contained],
+                feedback: [
+                    issues_are_stored_by_their_text, the_top_is_ordered_and_bounded, any_case_is_contained,
+                    only_the_newest_tasks_of_an_issue_stay, vectors_stay_until_they_are_replaced,
+                ],
+                spend: [
+                    a_budget_is_kept_by_day_role_and_tenant, what_was_spent_replaces_what_was_set_aside,
+                    many_at_once_never_exceed_a_budget,
+                ],
                 statistics: [
                     counters_add_up, only_the_newest_scores_stay, patterns_are_counted_with_their_rows,
                     totals_cover_every_scope,
+                ],
+                analytics: [
+                    events_come_newest_first, an_event_is_appended_once, only_the_newest_events_stay,
+                    the_last_rollup_stays,
                 ],
                 keys: [
                     a_key_is_found_by_its_hash, only_one_key_is_the_first, keys_are_listed_by_project,
                     a_revoked_key_stays_and_says_so, a_rotated_key_has_another_hash,
                     uses_are_noted_and_never_moved_back, a_key_of_a_dropped_unit_is_gone,
+                ],
+                jobs: [
+                    every_field_of_a_job_comes_back, jobs_are_listed_newest_first_by_state, a_job_is_claimed_once,
+                    an_older_attempt_settles_nothing, a_verdict_and_its_effects_are_one, tenants_take_turns,
+                    tenants_can_be_passed_over, a_pending_job_is_cancelled_at_once, a_running_job_is_told_to_stop,
+                    a_retry_waits_for_its_time, a_lost_lease_is_taken_back_until_attempts_are_used_up,
+                    expired_jobs_end_whether_pending_or_running, a_released_attempt_does_not_count,
+                    progress_belongs_to_the_attempt, old_jobs_are_forgotten, a_job_of_a_dropped_unit_is_gone,
+                    many_claims_at_once_share_the_jobs, a_claim_neither_writes_nor_waits_in_a_scope,
+                    leases_of_the_process_before, looks_that_are_cut_short_do_no_harm,
                 ],
                 projects: [
                     a_project_is_registered_once, a_full_tenant_gets_no_more, many_at_once_never_exceed_the_limit,

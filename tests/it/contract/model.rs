@@ -60,7 +60,7 @@ impl Noise {
             source: self.pick(&[Source::Api, Source::Cli]),
             success_score: score,
             created_at: at(0) - Duration::days(self.below(100) as i64),
-            evidence: Evidence::of(score, self.below(5) as f64),
+            evidence: Evidence::of_sums(self.below(5) as f64, score),
             ..pattern(&format!("k{}", self.below(14)), &self.text())
         }
     }

@@ -1,11 +1,10 @@
 //! Patterns: what goes in comes out, conflicts, order, and what a unit of work leaves behind.
 
-use engramia::domain::evidence::Evidence;
 use engramia::domain::pattern::{Extra, Fingerprint};
 use engramia::domain::text::WordSet;
-use engramia::domain::{Classification, NewPattern, Pattern, PatternId, Skill, Source};
+use engramia::domain::{Classification, Evidence, EvidenceKind, NewPattern, Pattern, PatternId, Skill, Source};
 use engramia::ports::{Space, Vector};
-use engramia::store::memory::{Evaluation, ScoreRow, TaskRow};
+use engramia::store::memory::{Evaluation, Filter, NearestQuery, Ranking, ScoreRow, TaskRow};
 use serde_json::json;
 
 use super::{Db, angle, at, east, key, pattern, space, vector};
@@ -29,7 +28,7 @@ fn full(tail: &str) -> NewPattern {
         reuse_count: 41,
         created_at: at(10) + chrono::Duration::microseconds(123_457),
         decayed_at: at(20),
-        evidence: Evidence { weight: 2.5, sum: 17.25 },
+        evidence: Evidence { weight: 2.5, sum: 17.25, count: 3, variance: 0.125, seen_at: Some(at(30)) },
         extra,
     }
 }
@@ -149,7 +148,15 @@ pub(super) async fn a_deleted_pattern_leaves_nothing(mut db: Db) {
 }
 
 fn evaluation(number: u32) -> Evaluation {
-    Evaluation { id: format!("evaluation-{number}"), score: 5.0, weight: 1.0, run_id: Some("r".into()), at: at(0) }
+    Evaluation {
+        id: format!("evaluation-{number}"),
+        kind: EvidenceKind::Outcome,
+        score: 5.0,
+        weight: 1.0,
+        run_id: Some("r".into()),
+        note: Some("it \0 \u{E000} works".into()),
+        at: at(0),
+    }
 }
 
 /// Patterns `a`, `b`, ... with ids in that order.
@@ -221,7 +228,7 @@ pub(super) async fn faded_scores_are_set(mut db: Db) {
         assert_eq!(work.patterns().scores(Some(kept), 9).await.expect("read"), std::slice::from_ref(&row));
         let body = work.patterns().get(&[faded]).await.expect("read").remove(0).body;
         assert_eq!((body.success_score, body.decayed_at, body.created_at), (1.25, at(99), at(0)));
-        assert_eq!(body.evidence, Evidence::of(5.0, 1.0), "fading is no evidence");
+        assert_eq!(body.evidence, Evidence::of_sums(1.0, 5.0), "fading is no evidence");
         let mut search = super::query(&east(), 9);
         search.filter.min_score = Some(2.0);
         let found = work.patterns().nearest(&search).await.expect("searched");
@@ -325,8 +332,53 @@ pub(super) async fn evaluations_belong_to_a_pattern(db: Db) {
     let mut work = db.begin().await;
     work.patterns().record_evaluation(id, &evaluation(1)).await.expect("recorded");
     work.patterns().record_evaluation(id, &Evaluation { run_id: None, ..evaluation(2) }).await.expect("recorded");
-    assert!(work.patterns().record_evaluation(id, &evaluation(1)).await.is_err(), "an id is used once");
-    work.commit().await.expect("a refused statement does not end the unit of work");
+    work.commit().await.expect("committed");
+    let mut refused = db.begin().await;
+    assert!(refused.patterns().record_evaluation(id, &evaluation(1)).await.is_err(), "an id is used once");
+    drop(refused);
+
+    let other = db.insert(&pattern("b", "task"), None).await;
+    let mut work = db.begin().await;
+    let plain = Evaluation { kind: EvidenceKind::Correction, run_id: None, note: None, ..evaluation(3) };
+    for (id, evaluation) in [(id, &plain), (other, &evaluation(4))] {
+        work.patterns().record_evaluation(id, evaluation).await.expect("recorded");
+    }
+    work.commit().await.expect("committed");
+    let mut work = db.read().await;
+    let second = Evaluation { run_id: None, ..evaluation(2) };
+    assert_eq!(work.patterns().evaluations(id, 9).await.expect("read"), [evaluation(1), second.clone(), plain.clone()]);
+    assert_eq!(work.patterns().evaluations(id, 2).await.expect("read"), [second, plain], "the newest");
+    assert_eq!(work.patterns().evaluations(PatternId(77), 9).await.expect("read"), []);
+}
+
+pub(super) async fn evidence_is_set_and_counts_in_the_next_search(mut db: Db) {
+    let (a, b) =
+        (db.insert(&pattern("a", "one"), Some(&east())).await, db.insert(&pattern("b", "two"), Some(&east())).await);
+    let by_quality = NearestQuery {
+        vector: east(),
+        keywords: None,
+        filter: Filter::default(),
+        ranking: Ranking { quality: true, recency: None },
+        limit: 9,
+    };
+    let found = db.read().await.patterns().nearest(&by_quality).await.expect("searched");
+    assert_eq!(found.iter().map(|row| row.id).collect::<Vec<_>>(), [a, b]);
+    let good = Evidence { weight: 30.0, sum: 285.0, count: 31, variance: 0.5, seen_at: Some(at(77)) };
+    let mut work = db.begin().await;
+    work.patterns().set_evidence(b, &good).await.expect("set");
+    work.patterns().set_evidence(PatternId(77), &good).await.expect("nothing to set");
+    work.commit().await.expect("committed");
+    for _ in 0..2 {
+        let mut work = db.read().await;
+        let found = work.patterns().nearest(&by_quality).await.expect("searched");
+        assert_eq!(found.iter().map(|row| row.id).collect::<Vec<_>>(), [b, a]);
+        assert!((found[0].quality - good.multiplier()).abs() < 1e-6);
+        let mut expected = pattern("b", "two");
+        expected.evidence = good;
+        assert_eq!(work.patterns().get(&[b]).await.expect("read"), [Pattern { id: b, body: expected }]);
+        drop(work);
+        db.reopen().await;
+    }
 }
 
 pub(super) async fn a_dropped_unit_of_work_leaves_nothing(mut db: Db) {

@@ -134,8 +134,8 @@ pub(super) async fn quality_and_age_change_the_order(db: Db) {
         created_at: at(0) - Duration::days(age),
         ..pattern(tail, &format!("the task {tail}"))
     };
-    let poor = db.insert(&body("poor", Evidence { weight: 9.0, sum: 0.0 }, 0), Some(&angle(10.0))).await;
-    let good = db.insert(&body("good", Evidence { weight: 9.0, sum: 90.0 }, 60), Some(&angle(20.0))).await;
+    let poor = db.insert(&body("poor", Evidence::of_sums(9.0, 0.0), 0), Some(&angle(10.0))).await;
+    let good = db.insert(&body("good", Evidence::of_sums(9.0, 90.0), 60), Some(&angle(20.0))).await;
     let future = db.insert(&body("future", Evidence::default(), -5), Some(&angle(30.0))).await;
     let recency = |weight| Some(Recency { weight, half_life_days: 30.0, now: at(0) });
     let multipliers = [0.5 + 0.05 * 0.5, 0.5 + 0.05 * 9.5, 0.75];
@@ -306,8 +306,8 @@ pub(super) async fn word_filters_and_ranking(db: Db) {
         created_at: at(0) - Duration::days(age),
         ..pattern(tail, task)
     };
-    let old = db.insert(&body("old", "alpha bravo", Evidence { weight: 9.0, sum: 90.0 }, 300), None).await;
-    let poor = db.insert(&body("poor", "alpha bravo", Evidence { weight: 9.0, sum: 0.0 }, 0), None).await;
+    let old = db.insert(&body("old", "alpha bravo", Evidence::of_sums(9.0, 90.0), 300), None).await;
+    let poor = db.insert(&body("poor", "alpha bravo", Evidence::of_sums(9.0, 0.0), 0), None).await;
     let recency = Some(Recency { weight: 1.0, half_life_days: 30.0, now: at(0) });
     for (ranking, order) in [
         (Ranking::default(), [old, poor]),

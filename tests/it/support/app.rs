@@ -58,6 +58,7 @@ pub struct Setup {
     vars: Vec<(String, String)>,
     overrides: Overrides,
     root: TempDir,
+    worker: bool,
 }
 
 impl Setup {
@@ -69,7 +70,7 @@ impl Setup {
     /// The same on a directory that is there already.
     pub fn on(root: TempDir) -> Self {
         let overrides = Overrides { embedder: Some(Arc::new(BagOfWords)), ..Overrides::default() };
-        let setup = Self { vars: Vec::new(), overrides, root };
+        let setup = Self { vars: Vec::new(), overrides, root, worker: true };
         ["ENGRAMIA_RATE_LIMIT_DEFAULT", "ENGRAMIA_RATE_LIMIT_EXPENSIVE", "ENGRAMIA_RATE_LIMIT_PER_KEY"]
             .into_iter()
             .fold(setup, |setup, name| setup.var(name, "1000000"))
@@ -108,6 +109,12 @@ impl Setup {
                 }
             })
             .await
+    }
+
+    /// Jobs wait for another application.
+    pub fn without_worker(mut self) -> Self {
+        self.worker = false;
+        self
     }
 
     /// Nobody is asked for a key.
@@ -176,8 +183,9 @@ impl Setup {
     pub async fn start(mut self) -> TestApp {
         let path = self.root.path().display().to_string();
         self.vars.push(("ENGRAMIA_DATA_PATH".into(), path));
-        let loaded = Config::load(self.vars).expect("a valid configuration");
-        let app = App::start(loaded.config, self.overrides).await.expect("a free directory");
+        let mut config = Config::load(self.vars).expect("a valid configuration").config;
+        config.jobs.worker = self.worker;
+        let app = App::start(config, self.overrides).await.expect("a free directory");
         let key = app.first_key.as_ref().map_or(KEY.to_owned(), |key| key.expose_secret().to_owned());
         TestApp { app, key, root: self.root }
     }

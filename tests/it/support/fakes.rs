@@ -37,6 +37,30 @@ fn bag_of_words(text: &str) -> Vector {
 /// Deterministic and immediate.
 pub struct BagOfWords;
 
+/// The same in another space, as another model would be.
+pub struct OtherModel;
+
+static OTHER_SPACE: LazyLock<Space> = LazyLock::new(|| Space("fake/other".into()));
+
+#[async_trait]
+impl Embedder for OtherModel {
+    async fn embed(&self, texts: &[&str], _: Priority) -> Result<Vec<Vector>, ModelError> {
+        Ok(texts.iter().map(|text| Vector { space: OTHER_SPACE.clone(), ..bag_of_words(text) }).collect())
+    }
+    fn space(&self) -> &Space {
+        &OTHER_SPACE
+    }
+    fn provider(&self) -> &'static str {
+        "fake"
+    }
+    fn calibration(&self) -> Calibration {
+        Calibration::Identity
+    }
+    fn batch_size(&self) -> usize {
+        2
+    }
+}
+
 /// Fails so often, then works. Notes the texts of every call.
 pub struct Flaky {
     failures: AtomicUsize,
@@ -68,6 +92,9 @@ impl Default for Gate {
         Self(Semaphore::new(0))
     }
 }
+
+/// Panics at every call.
+pub struct Panicking;
 
 /// Implements the part of [`Embedder`] that all fakes share.
 macro_rules! embedder {
@@ -102,6 +129,9 @@ embedder!(Flaky, async |fake: &Self, texts: &[&str]| {
         Ok(_) => Err(ModelError::Unavailable(anyhow::anyhow!("expected by the test"))),
         Err(_) => Ok(()),
     }
+});
+embedder!(Panicking, async |_: &Self, texts: &[&str]| -> Result<(), ModelError> {
+    panic!("expected by the test, for {} texts", texts.len())
 });
 embedder!(Gated, async |fake: &Self, _: &[&str]| {
     fake.arrived.notify_one();

@@ -5,10 +5,12 @@ pub mod app;
 pub mod cluster;
 pub mod fakes;
 pub mod issuer;
+pub mod memory;
 pub mod operations;
 pub mod people;
 pub mod postgres;
 pub mod program;
+pub mod provider;
 
 use std::time::Duration;
 

@@ -43,7 +43,9 @@ impl Operation {
     pub fn concrete_path(&self) -> String {
         self.path
             .replace("{key}", "patterns/0be2046e_1795319203747")
+            .replace("{window}", "daily")
             .replace("{key_id}", "0be2046e-0000-7000-8000-000000000000")
+            .replace("{job_id}", "0be2046e-0000-7000-8000-000000000000")
     }
 
     /// Whether it takes a body.
@@ -67,7 +69,13 @@ impl Operation {
         match self.id.as_str() {
             "learn" => json!({ "task": "t", "code": "c", "eval_score": 5 }),
             "recall" => json!({ "task": "t" }),
+            "record_outcome" => json!({ "success": true }),
+            "evaluate" => json!({ "task": "t", "code": "c" }),
+            "compose" => json!({ "task": "t" }),
+            "evolve" => json!({ "role": "r", "current_prompt": "p" }),
             "register_skills" => json!({ "pattern_key": "patterns/0be2046e_1795319203747", "skills": ["csv"] }),
+            "analyze_failures" => json!({ "min_count": 1 }),
+            "rollup" => json!({ "window": "daily" }),
             "search_skills" => json!({ "required": ["csv"] }),
             "import" => json!({ "records": [{ "version": 2, "key": "patterns/x", "data": {} }] }),
             "create_key" => json!({ "name": "n", "role": "reader" }),

@@ -109,7 +109,11 @@ async fn template() -> String {
     let schema = concat!(
         include_str!("../../../migrations/postgres/0001_memory.sql"),
         include_str!("../../../migrations/postgres/0002_identity.sql"),
-        include_str!("../../../migrations/postgres/0003_carried.sql")
+        include_str!("../../../migrations/postgres/0003_carried.sql"),
+        include_str!("../../../migrations/postgres/0004_evidence.sql"),
+        include_str!("../../../migrations/postgres/0005_spend.sql"),
+        include_str!("../../../migrations/postgres/0006_issues.sql"),
+        include_str!("../../../migrations/postgres/0007_jobs.sql")
     );
     let name = format!("it_template_{}", &hex::encode(engramia::domain::text::digest(schema))[..16]);
     sqlx::query("select pg_advisory_lock($1)").bind(TEMPLATE_LOCK).execute(&mut connection).await.expect("locked");

@@ -141,11 +141,25 @@ impl Server {
 
     /// Asks for anything with this key; an error is a broken connection.
     pub async fn ask_as(&self, key: &str, method: Method, path: &str, body: Option<&Value>) -> reqwest::Result<Reply> {
-        let started = Instant::now();
-        let mut request = self.http.request(method, format!("http://{}{path}", self.address)).bearer_auth(key);
+        let mut request = self.request(method, path).bearer_auth(key);
         if let Some(body) = body {
             request = request.json(body);
         }
+        Self::sent(request).await
+    }
+
+    /// Asks for an operation to run in the background.
+    pub async fn submit(&self, path: &str, body: &Value) -> reqwest::Result<Reply> {
+        let request = self.request(Method::POST, path).bearer_auth(&self.key).header("prefer", "respond-async");
+        Self::sent(request.json(body)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.address))
+    }
+
+    async fn sent(request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
+        let started = Instant::now();
         let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         Ok(Reply { status, headers, body: answer.text().await?, took: started.elapsed() })

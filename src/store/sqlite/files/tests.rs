@@ -156,6 +156,7 @@ fn issues_are_read_from_the_root_or_from_the_scope() {
         text: "Add error handling".into(),
         count: 3,
         score: 0.7,
+        ratings: crate::domain::Ratings::default(),
         last_seen: at("2026-01-02T03:04:05Z"),
         decayed_at: at("2026-01-03T03:05:06Z"),
     };

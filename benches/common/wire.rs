@@ -11,17 +11,15 @@ use tokio::net::TcpStream;
 pub struct Connection {
     stream: TcpStream,
     key: &'static str,
-    /// Projects that requests are spread over.
-    pub projects: usize,
     buffer: Vec<u8>,
 }
 
 impl Connection {
     /// Connects.
-    pub async fn open(address: SocketAddr, key: &'static str, projects: usize) -> anyhow::Result<Self> {
+    pub async fn open(address: SocketAddr, key: &'static str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, key, projects, buffer: Vec::new() })
+        Ok(Self { stream, key, buffer: Vec::new() })
     }
 
     /// Posts JSON to a project and reads the JSON answer; anything but 200 is an error.
