@@ -17,17 +17,18 @@ use crate::adapter;
 use crate::auth::oidc::TokenVerifier;
 use crate::auth::{Authenticator, StoredKeys};
 use crate::compute::ComputePool;
-use crate::config::{AuthMode, Bootstrap, Config, Models, Storage};
+use crate::config::{self, AuthMode, Bootstrap, Config, Models, Storage};
 use crate::domain::Thresholds;
 use crate::http::limit::Limits;
 use crate::http::{self, AppState};
 use crate::jobs::{self, Worker};
 use crate::ports::{Clock, Embedder, Entropy, Space};
 use crate::service::audit::{AuditTrail, ChainReport};
+use crate::service::billing::Billing;
 use crate::service::gateway::{Gateway, Terms};
 use crate::service::health::Prober;
 use crate::service::keys::{Founding, Issued};
-use crate::service::{JobRules, Rules, Services};
+use crate::service::{JobRules, QuotaRules, Rules, Services};
 use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Schema, Store};
@@ -99,7 +100,9 @@ impl App {
         moving::refuse_unfinished(store.as_ref()).await?;
         let store = observed::store(store, &metrics.storage_seconds);
 
-        let services = Arc::new(services(&config, Arc::clone(&store), embedder, gateway, compute, clock, entropy));
+        let mut services = services(&config, Arc::clone(&store), embedder, gateway, compute, clock, entropy);
+        services.billing.payments = adapter::payments(config.billing.stripe.as_ref())?;
+        let services = Arc::new(services);
         let mut first_key = None;
         if let Storage::Embedded { root } = &config.storage {
             adopt_old_directory(&services, root).await?;
@@ -252,17 +255,40 @@ pub fn services(
         clock,
         entropy,
         reuse: Arc::default(),
+        erasures: Default::default(),
         issues: Arc::default(),
         backlog: Arc::default(),
         gateway,
+        plans: Arc::default(),
+        billing: billing(&config.billing),
         jobs: Arc::default(),
+        removed: Arc::default(),
         rules: Rules {
             redaction: memory.redaction,
             tiers: Thresholds { duplicate: memory.tier_duplicate, adapt: memory.tier_adapt },
             success_threshold: memory.success_threshold,
             max_projects: config.limits.max_projects,
+            quotas: QuotaRules {
+                limits: config.limits.quotas.unwrap_or(config.billing.stripe.is_some()),
+                entitlements: config.limits.entitlements,
+                project_share: config.limits.project_share,
+            },
+            retention_days: config.governance.retention_days,
+            retention_is_set: config.governance.retention_is_set,
+            dsr_sla_days: config.governance.dsr_sla_days,
             jobs: JobRules { max_execution: config.jobs.timeout, expires_after: config.jobs.expiry },
         },
+    }
+}
+
+/// What payments need, but for the payment service itself.
+fn billing(settings: &config::Billing) -> Billing {
+    Billing {
+        webhook_secret: settings.webhook_secret.clone(),
+        prices: settings.prices.clone(),
+        return_origins: settings.return_origins.clone(),
+        dashboard: settings.dashboard.clone(),
+        ..Billing::default()
     }
 }
 
@@ -315,7 +341,7 @@ fn background(
     limits: &Arc<Limits>,
 ) -> Vec<JoinHandle<()>> {
     let (flusher, embedder, auditor) = (Arc::clone(services), Arc::clone(services), Arc::clone(services));
-    let watcher = Arc::clone(services);
+    let (watcher, eraser) = (Arc::clone(services), Arc::clone(services));
     let (authenticator, limits) = (Arc::clone(authenticator), Arc::clone(limits));
     vec![
         tokio::spawn(async move { auditor.audit.run(auditor.store.as_ref()).await }),
@@ -327,6 +353,7 @@ fn background(
         tokio::spawn(async move { flusher.reuse.run(flusher.store.as_ref()).await }),
         tokio::spawn(async move { embedder.embed_backlog().await }),
         tokio::spawn(async move { watcher.watch_issues().await }),
+        tokio::spawn(async move { eraser.finish_erasures().await }),
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(FORGET_EVERY);
             loop {

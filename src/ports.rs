@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
+use crate::domain::plan::Plan;
 use crate::domain::spend::{ModelRole, Usage};
 use crate::domain::tier::Calibration;
 use crate::domain::{Timestamp, words};
@@ -273,4 +274,74 @@ pub trait KeySource: Send + Sync {
 pub struct IssuerUnavailable {
     /// When to come back.
     pub retry_after: Duration,
+}
+
+/// What a tenant buys.
+#[derive(Debug, Clone)]
+pub struct Purchase<'a> {
+    /// The tenant as a customer of the payment service.
+    pub customer_id: &'a str,
+    /// Who buys.
+    pub tenant: &'a str,
+    /// What.
+    pub price_id: &'a str,
+    /// Its plan, where it is known.
+    pub plan: Option<Plan>,
+    /// Where the buyer goes afterwards.
+    pub success_url: &'a str,
+    /// Where the buyer goes instead.
+    pub cancel_url: &'a str,
+}
+
+/// An amount on the next invoice of a customer.
+#[derive(Debug, Clone)]
+pub struct Charge<'a> {
+    /// The customer.
+    pub customer_id: &'a str,
+    /// The tenant.
+    pub tenant: &'a str,
+    /// The month that is paid for, for whoever looks at the item.
+    pub month: &'a str,
+    /// Cents (USD).
+    pub amount_cents: i64,
+    /// What stands on the invoice.
+    pub text: &'a str,
+    /// The draft that it shall stand on; the next invoice where there is none.
+    pub invoice_id: Option<&'a str>,
+}
+
+/// The payment service. With the same `once` the same call has its effect once, however often it is tried.
+#[async_trait]
+pub trait Payments: Send + Sync {
+    /// Makes a customer; its id.
+    async fn create_customer(&self, tenant: &str, once: &str) -> Result<String, PaymentError>;
+    /// Begins a purchase; where the buyer pays.
+    async fn checkout(&self, purchase: &Purchase<'_>, once: &str) -> Result<String, PaymentError>;
+    /// Opens the page where a customer looks after everything, and comes back from; its address.
+    async fn portal(&self, customer_id: &str, return_url: Option<&str>, once: &str) -> Result<String, PaymentError>;
+    /// Puts an amount on an invoice; the id of the item.
+    async fn charge(&self, charge: &Charge<'_>, once: &str) -> Result<String, PaymentError>;
+}
+
+/// Why the payment service did not do what it was asked. The texts carry no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum PaymentError {
+    /// It does not accept the request, whoever sends it how often.
+    #[error("the payment service refused the request")]
+    Refused {
+        /// The parameter that it does not accept, if it says.
+        param: Option<String>,
+        /// More about it.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// It does not accept our key.
+    #[error("the payment service refused the key")]
+    Key(#[source] anyhow::Error),
+    /// It does nothing now, for certain: it may be asked again at any time.
+    #[error("the payment service is unavailable")]
+    Unavailable(#[source] anyhow::Error),
+    /// Nobody knows whether it has done what it was asked.
+    #[error("the payment service gave no answer")]
+    Silent(#[source] anyhow::Error),
 }

@@ -8,14 +8,15 @@ pub mod local;
 pub mod oidc;
 pub mod openai;
 mod retry;
+pub mod stripe;
 pub mod system;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compute::ComputePool;
-use crate::config::{EmbeddingChoice, LlmChoice};
-use crate::ports::{Embedder, LanguageModel};
+use crate::config::{EmbeddingChoice, LlmChoice, StripeAccount};
+use crate::ports::{Embedder, LanguageModel, Payments};
 
 use anthropic::AnthropicChat;
 use built_in::BuiltInEmbedder;
@@ -52,6 +53,15 @@ pub fn language_model(choice: &LlmChoice, timeout: Duration) -> anyhow::Result<O
         }
         LlmChoice::Off | LlmChoice::NotConfigured { .. } => None,
     })
+}
+
+/// The payment service of the configuration; `None` where there is none.
+///
+/// # Errors
+/// When its key cannot be sent in a header.
+pub fn payments(account: Option<&StripeAccount>) -> anyhow::Result<Option<Arc<dyn Payments>>> {
+    let Some(StripeAccount { key, base_url }) = account else { return Ok(None) };
+    Ok(Some(Arc::new(stripe::Stripe::new(base_url, key)?)))
 }
 
 #[cfg(test)]

@@ -126,9 +126,10 @@ impl StoredKeys {
         Ok(known)
     }
 
-    /// Takes no key for valid any more without asking the store, because one has changed.
+    /// Takes no key and no project for valid any more without asking the store, because one has changed.
     pub fn forget(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.projects.invalidate_all();
     }
 
     /// As [`Self::forget`], also when this key was last used.

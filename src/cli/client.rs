@@ -130,6 +130,15 @@ impl Client {
         self.json(response).await
     }
 
+    /// Sends a PUT; the JSON of the answer.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let response = self.send(Method::PUT, path, body.to_string(), TIMEOUT).await?;
+        self.json(response).await
+    }
+
     /// Sends a DELETE; the JSON of the answer.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ mod partial;
 mod recall;
 mod records;
 mod refusal;
+mod retention;
 mod serve;
 mod status;
 mod stream;
@@ -86,6 +87,8 @@ enum Verb {
     Import(import::ImportArgs),
     /// Write every pattern to a file or a directory
     Export(export::ExportArgs),
+    /// Show or set how long patterns are kept, and remove what is older
+    Retention(retention::RetentionArgs),
     /// Show health, statistics and version
     Status,
     /// Make, list, revoke and rotate API keys
@@ -134,6 +137,7 @@ fn run(Cli { verb, global }: Cli) -> anyhow::Result<()> {
         Verb::Outcome(args) => with_client(&global, async |client| outcome::run(client, args, global.json).await),
         Verb::Import(args) => with_client(&global, async |client| import::run(client, &args, global.json).await),
         Verb::Export(args) => with_client(&global, async |client| export::run(client, args, global.json).await),
+        Verb::Retention(args) => with_client(&global, async |client| retention::run(client, &args, global.json).await),
         Verb::Status => with_client(&global, async |client| status::run(client, global.json).await),
     }
 }

@@ -6,6 +6,7 @@
 //! the only reader of the process environment.
 
 mod auth;
+mod billing;
 mod models;
 mod oidc;
 mod parse;
@@ -19,11 +20,12 @@ use std::ffi::OsString;
 use std::fmt;
 
 pub use auth::{Auth, AuthMode, Bootstrap};
+pub use billing::{Billing, StripeAccount};
 pub use models::{EmbeddingChoice, LlmChoice, Models};
 pub use oidc::Oidc;
 pub use place::{BadPlace, database_at, store_at};
 pub use render::{env_example, markdown_table};
-pub use sections::{Build, CorsOrigins, Jobs, Limits, Memory, Server, Storage, Telemetry};
+pub use sections::{Build, CorsOrigins, Governance, Jobs, Limits, Memory, Server, Storage, Telemetry};
 
 use parse::{HIDDEN, Kind};
 use settings::Setting;
@@ -41,10 +43,14 @@ pub struct Config {
     pub auth: Auth,
     /// Rate limits and quotas.
     pub limits: Limits,
+    /// Payments.
+    pub billing: Billing,
     /// Background jobs.
     pub jobs: Jobs,
     /// The memory engine.
     pub memory: Memory,
+    /// How long data are kept.
+    pub governance: Governance,
     /// Logs and metrics.
     pub telemetry: Telemetry,
     /// Where this binary comes from.
@@ -122,8 +128,10 @@ impl Config {
             models: Models::read(&mut reader),
             auth: Auth::read(&mut reader, server.host),
             limits: Limits::read(&mut reader),
+            billing: Billing::read(&mut reader, &server.cors_origins),
             jobs: Jobs::read(&mut reader),
             memory: Memory::read(&mut reader),
+            governance: Governance::read(&mut reader),
             telemetry: Telemetry::read(&mut reader),
             build: Build::read(&mut reader),
             server,

@@ -1,7 +1,7 @@
 //! The section of OpenID Connect (`spec/engramia/30` §3): whose tokens are taken and which claims mean what.
 
 use super::Reader;
-use super::parse::Kind;
+use super::parse::{Kind, is_loopback};
 use super::settings::{self as table, Setting};
 use crate::domain::Role;
 
@@ -44,15 +44,6 @@ fn required<K: Kind>(reader: &mut Reader, setting: &Setting<K>) -> Option<K::Val
         reader.refuse(setting, "is required by ENGRAMIA_AUTH_MODE=oidc", setting.kind.accepts());
     }
     reader.given(setting)
-}
-
-fn is_loopback(address: &str) -> bool {
-    match url::Url::parse(address).ok().as_ref().and_then(url::Url::host) {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::sections::CorsOrigins;
+use crate::domain::payment::Prices;
 use crate::domain::spend::{Budget, ModelRole, Nanos, Price};
 
 /// Stands in messages for a value that must not be shown.
@@ -335,6 +336,61 @@ impl Kind for Origins {
 fn origin(text: &str) -> Option<String> {
     let url = web_url(text)?;
     (url.path() == "/").then(|| url.origin().ascii_serialization())
+}
+
+/// The origin of a web address.
+pub fn origin_of(address: &str) -> Option<String> {
+    Some(web_url(address)?.origin().ascii_serialization())
+}
+
+/// Origins of web pages; at least one where it is set.
+pub struct ReturnOrigins;
+
+impl Kind for ReturnOrigins {
+    type Value = Vec<String>;
+
+    fn accepts(&self) -> String {
+        "web addresses such as https://app.example.com, of which scheme, host and port count, separated by commas"
+            .into()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        list(text).map(|item| origin_of(item).ok_or(format!("\"{}\" is no web address", printable(item)))).collect()
+    }
+}
+
+/// Plans by the ids of their prices.
+pub struct PlanPrices;
+
+impl Kind for PlanPrices {
+    type Value = Prices;
+
+    fn accepts(&self) -> String {
+        "price=plan, plans being sandbox, pro, team or enterprise, separated by commas".into()
+    }
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        let mut prices = Prices::new();
+        for item in list(text) {
+            let pair = item.split_once('=').and_then(|(price, plan)| Some((price.trim(), plan.trim().parse().ok()?)));
+            let (price, plan) =
+                pair.filter(|(price, _)| !price.is_empty()).ok_or(format!("\"{}\"", printable(item)))?;
+            if prices.insert(price.to_owned(), plan).is_some() {
+                return Err(format!("names {} twice", printable(price)));
+            }
+        }
+        Ok(prices)
+    }
+}
+
+/// Whether a web address leads to this machine.
+pub fn is_loopback(address: &str) -> bool {
+    match Url::parse(address).ok().as_ref().and_then(Url::host) {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
 }
 
 /// An http or https address without user, query or fragment.

@@ -126,6 +126,12 @@ pub struct Limits {
     pub per_key: NonZeroU32,
     /// Projects a tenant may have; `None` for no limit.
     pub max_projects: Option<u32>,
+    /// Whether the limits of plans are kept; `None` leaves it to whether payments are taken.
+    pub quotas: Option<bool>,
+    /// Whether the number of projects and the features of plans are kept, too.
+    pub entitlements: bool,
+    /// Share of the tenant's patterns that one project may hold.
+    pub project_share: f64,
 }
 
 impl Limits {
@@ -135,6 +141,9 @@ impl Limits {
             expensive: reader.read(&table::RATE_LIMIT_EXPENSIVE),
             per_key: reader.read(&table::RATE_LIMIT_PER_KEY),
             max_projects: reader.given(&table::MAX_PROJECTS),
+            quotas: reader.given(&table::ENFORCE_QUOTAS),
+            entitlements: reader.read(&table::ENFORCE_ENTITLEMENTS),
+            project_share: reader.read(&table::PROJECT_QUOTA_PCT),
         }
     }
 }
@@ -218,6 +227,31 @@ impl Memory {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(table::MAX_COMPUTE_THREADS))
+}
+
+/// How long data are kept, and requests of data subjects take.
+#[derive(Debug, Clone)]
+pub struct Governance {
+    /// Days that patterns are kept where neither project nor tenant says otherwise; `None` for ever.
+    pub retention_days: Option<u32>,
+    /// Whether the operator says so: what nobody has asked for is not removed by itself.
+    pub retention_is_set: bool,
+    /// Days in which requests of data subjects must be answered.
+    pub dsr_sla_days: u32,
+}
+
+impl Governance {
+    /// Days where nobody says anything (`spec/engramia/30` §7).
+    const RETENTION_DAYS: u32 = 365;
+
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let set: Option<u32> = reader.given(&table::RETENTION_DAYS);
+        Self {
+            retention_days: set.or(Some(Self::RETENTION_DAYS)).filter(|days| *days > 0),
+            retention_is_set: set.is_some(),
+            dsr_sla_days: reader.read(&table::DSR_SLA_DAYS),
+        }
+    }
 }
 
 /// Logs and metrics.

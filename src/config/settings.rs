@@ -9,8 +9,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::parse::{
-    BaseUrl, Choice, DailyBudget, Flag, IssuerUrl, Kind, ModelPrices, Networks, Number, Origins, Parsed, Presence,
-    Seconds, Secret, Secrets,
+    BaseUrl, Choice, DailyBudget, Flag, IssuerUrl, Kind, ModelPrices, Networks, Number, Origins, Parsed, PlanPrices,
+    Presence, ReturnOrigins, Seconds, Secret, Secrets,
 };
 use crate::domain::Role;
 
@@ -234,6 +234,31 @@ settings! {
             REQUESTS_PER_MINUTE, "Requests per minute and API key, all paths together.";
         MAX_PROJECTS: Number<u32> = "ENGRAMIA_MAX_PROJECTS", "",
             Number::whole(1, 1_000_000), "Projects a tenant may have. No limit when unset.";
+        ENFORCE_QUOTAS: Flag = "ENGRAMIA_ENFORCE_QUOTAS", "",
+            Flag, "Whether the limits of a plan are kept: patterns, evaluations, payments that are due. When unset, they \
+             are where STRIPE_SECRET_KEY is set.";
+        ENFORCE_ENTITLEMENTS: Flag = "ENGRAMIA_ENFORCE_ENTITLEMENTS", "false",
+            Flag, "Whether the number of projects and the features of a plan are kept, too: background jobs and the \
+             governance export (Team), OIDC (Enterprise).";
+        PROJECT_QUOTA_PCT: Number<f64> = "ENGRAMIA_PROJECT_QUOTA_PCT", "0.8",
+            Number::real(0.01, 1.0), "Share of the tenant's patterns that one project may hold, on plans with several \
+             projects; 1 for no limit of its own.";
+    }
+    "Billing" {
+        STRIPE_SECRET_KEY: Secret = "STRIPE_SECRET_KEY", "",
+            Secret, "Stripe API key. Without it nobody can subscribe: every tenant has the plan Sandbox.";
+        STRIPE_WEBHOOK_SECRET: Secret = "STRIPE_WEBHOOK_SECRET", "",
+            Secret, "Stripe webhook signing secret, of the endpoint that sends to /v1/billing/webhook.";
+        STRIPE_API_BASE: BaseUrl = "STRIPE_API_BASE", "https://api.stripe.com",
+            BaseUrl, "Stripe, or a stand-in for tests.";
+        STRIPE_PRICES: PlanPrices = "ENGRAMIA_STRIPE_PRICES", "",
+            PlanPrices, "What prices at Stripe stand for, such as `price_1Abc=pro,price_1Def=team`. Where it is set, \
+             nothing else can be bought; where a price is not named, its metadata `plan_tier` count.";
+        BILLING_RETURN_URLS: ReturnOrigins = "ENGRAMIA_BILLING_RETURN_URLS", "",
+            ReturnOrigins, "Where customers may return to from Stripe's portal, beside ENGRAMIA_DASHBOARD_URL and \
+             ENGRAMIA_CORS_ORIGINS. Where none of them is set, any https address.";
+        DASHBOARD_URL: BaseUrl = "ENGRAMIA_DASHBOARD_URL", "",
+            BaseUrl, "Web page to which customers return from Stripe's portal, if the request does not name another.";
     }
     "Jobs" {
         JOB_POLL_INTERVAL: Seconds = "ENGRAMIA_JOB_POLL_INTERVAL", "2.0",
@@ -264,6 +289,14 @@ settings! {
             Number::whole(1, MAX_COMPUTE_THREADS), "Threads for embedding and search; as many as the machine has cores when unset.";
         COMPUTE_QUEUE: Number<usize> = "ENGRAMIA_COMPUTE_QUEUE", "1024",
             Number::whole(1, 1_000_000), "Tasks that may wait for a compute thread; beyond it the answer is 503.";
+    }
+    "Governance" {
+        RETENTION_DAYS: Number<u32> = "ENGRAMIA_RETENTION_DAYS", "",
+            Number::whole(0, 36_500), "Days after which patterns are removed where neither project nor tenant says \
+            otherwise; 0 keeps them for ever. When unset, 365 days are what POST /v1/governance/retention/apply goes \
+            by, and nothing is removed by itself.";
+        DSR_SLA_DAYS: Number<u32> = "ENGRAMIA_DSR_SLA_DAYS", "30",
+            Number::whole(1, 3650), "Days in which requests of data subjects must be answered.";
     }
     "Observability" {
         JSON_LOGS: Flag = "ENGRAMIA_JSON_LOGS", "false",
@@ -299,15 +332,11 @@ pub const RESERVED: &[&str] = &[
     "ENGRAMIA_BASE_URL",
     "ENGRAMIA_BYOK_ENABLED",
     "ENGRAMIA_CREDENTIALS_BACKEND",
-    "ENGRAMIA_DASHBOARD_URL",
-    "ENGRAMIA_DSR_SLA_DAYS",
-    "ENGRAMIA_ENFORCE_QUOTAS",
     "ENGRAMIA_GOOGLE_CLIENT_ID",
     "ENGRAMIA_JWT_*",
     "ENGRAMIA_MCP_HOSTED_ENABLED",
     "ENGRAMIA_OTEL_ENDPOINT",
     "ENGRAMIA_OTEL_SERVICE_NAME",
-    "ENGRAMIA_PROJECT_QUOTA_PCT",
     "ENGRAMIA_REDIS_URL",
     "ENGRAMIA_REGISTRATION_ENABLED",
     "ENGRAMIA_SKIP_AUTO_APP",
@@ -315,7 +344,6 @@ pub const RESERVED: &[&str] = &[
     "ENAGRAM_*",
     "OTEL_EXPORTER_OTLP_INSECURE",
     "OTEL_EXPORTER_OTLP_PROTOCOL",
-    "STRIPE_*",
 ];
 
 const PREFIX: &str = "ENGRAMIA_";
@@ -385,8 +413,8 @@ mod tests {
         assert_eq!(advice("ENGRAMIA_PORT"), None);
         assert_eq!(advice("PATH"), None);
         assert_eq!(
-            advice("STRIPE_SECRET_KEY").as_deref(),
-            Some("STRIPE_SECRET_KEY is known, but has no effect in this version"),
+            advice("ENGRAMIA_REDIS_URL").as_deref(),
+            Some("ENGRAMIA_REDIS_URL is known, but has no effect in this version"),
         );
         assert_eq!(
             advice("ENGRAMIA_CORS_ORIGIN").as_deref(),

@@ -37,7 +37,9 @@ fn refused_for(name: &str, vars: &[(&str, &str)]) {
 
 #[test]
 fn defaults() {
-    let Config { server, storage, models, auth, limits, jobs, memory, telemetry, build } = quiet(&[]);
+    let Config { server, storage, models, auth, limits, jobs, memory, governance, telemetry, build, billing } =
+        quiet(&[]);
+    assert!(billing.stripe.is_none() && billing.prices.is_empty());
     assert!(server.host.is_loopback() && server.port == 8000);
     assert_eq!(server.max_body_size, 1_048_576);
     assert_eq!(server.cors_origins, CorsOrigins::Off);
@@ -58,6 +60,8 @@ fn defaults() {
     assert_eq!([jobs.expiry, jobs.retention], [2, 7].map(|days| Duration::from_secs(days * 24 * 3600)));
     assert!(memory.redaction && memory.compute_threads >= 1 && memory.compute_queue == 1024);
     assert_eq!([memory.tier_duplicate, memory.tier_adapt, memory.success_threshold], [0.92, 0.7, 5.0]);
+    assert_eq!((governance.retention_days, governance.retention_is_set), (Some(365), false));
+    assert_eq!(governance.dsr_sla_days, 30);
     assert!(!telemetry.json_logs && !telemetry.metrics && telemetry.metrics_token.is_none());
     assert_eq!(telemetry.log_filter, "info");
     assert_eq!([build.git_commit, build.build_time], ["unknown", "unknown"]);

@@ -17,7 +17,16 @@ words! {
         QuotaExceeded = "quota_exceeded",
         KeyCreated = "key_created",
         KeyRevoked = "key_revoked",
-        KeyRotated = "key_rotated"
+        KeyRotated = "key_rotated",
+        SubscriptionChanged = "subscription_changed",
+        OverageChanged = "overage_changed",
+        ScopeExported = "scope_exported",
+        RetentionSet = "retention_set",
+        RetentionApplied = "retention_applied",
+        PatternClassified = "pattern_classified",
+        DsrCreated = "dsr_created",
+        DsrUpdated = "dsr_updated",
+        ScopeDeleted = "scope_deleted"
     }
 }
 

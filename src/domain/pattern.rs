@@ -108,6 +108,14 @@ impl NewPattern {
     }
 }
 
+impl NewPattern {
+    /// Bytes of everything that may be long.
+    pub fn length(&self) -> usize {
+        let texts = [Some(&self.task), self.code.as_ref(), self.output.as_ref()];
+        texts.into_iter().flatten().map(String::len).sum()
+    }
+}
+
 /// A stored pattern.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pattern {

@@ -91,6 +91,26 @@ pub fn record(pattern: &Pattern) -> Value {
     json!({ "version": VERSION, "key": pattern.body.key.as_str(), "data": data(pattern) })
 }
 
+/// A line of the export for governance (`spec/engramia/30` §8): a record with what the database says beside it, on one
+/// line whatever its reader takes for the end of one.
+pub fn line(pattern: &Pattern) -> String {
+    let (mut record, body) = (record(pattern), &pattern.body);
+    record["classification"] = json!(body.classification.as_str());
+    record["redacted"] = json!(body.redacted);
+    record["source"] = json!(body.source.as_str());
+    if let Some(run_id) = body.run_id.as_deref().filter(|run_id| !run_id.is_empty()) {
+        record["run_id"] = json!(run_id);
+    }
+    let mut line = record.to_string();
+    for (end, escape) in [('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")] {
+        if line.contains(end) {
+            line = line.replace(end, escape);
+        }
+    }
+    line.push('\n');
+    line
+}
+
 fn evidence_to_json(evidence: &Evidence) -> Value {
     json!({
         "weight": evidence.weight, "sum": evidence.sum, "count": evidence.count, "variance": evidence.variance,
@@ -235,6 +255,19 @@ mod tests {
         });
         let body = parsed(data_in.clone()).expect("valid");
         assert_eq!(data(&Pattern { id: PatternId(1), body }), data_in);
+    }
+
+    #[test]
+    fn a_line_is_one_line_and_says_what_the_columns_say() {
+        let mut body = parsed(json!({"task": "a\u{2028}b\n\u{85}", "_run_id": "r", "_redacted": true})).expect("valid");
+        body.classification = Classification::Confidential;
+        let text = line(&Pattern { id: PatternId(1), body });
+        assert_eq!((text.lines().count(), text.contains(['\u{85}', '\u{2028}'])), (1, false));
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(value["data"]["task"], "a\u{2028}b\n\u{85}");
+        let said = [&value["classification"], &value["redacted"], &value["source"], &value["run_id"]];
+        assert_eq!(said.map(Value::clone), [json!("confidential"), json!(true), json!("import"), json!("r")]);
+        assert_eq!(value["data"]["design"]["classification"], "confidential");
     }
 
     #[test]

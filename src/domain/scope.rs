@@ -33,6 +33,11 @@ impl Scope {
         self.project.is_empty()
     }
 
+    /// Whether everything of `other` belongs to this scope, too.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.tenant == other.tenant && (self.is_whole_tenant() || self.project == other.project)
+    }
+
     /// Tenant id.
     pub fn tenant(&self) -> &str {
         &self.tenant
@@ -93,6 +98,14 @@ words! {
         KeysRevoke = "keys:revoke",
         KeysRotate = "keys:rotate",
         AuditRead = "audit:read",
+        GovernanceRead = "governance:read",
+        GovernanceWrite = "governance:write",
+        GovernanceAdmin = "governance:admin",
+        GovernanceDelete = "governance:delete",
+        /// Nothing but the owner's wildcard covers it.
+        TenantDelete = "*",
+        BillingRead = "billing:read",
+        BillingManage = "billing:manage",
     }
 }
 
@@ -107,7 +120,8 @@ impl Permission {
             | Self::SkillsSearch
             | Self::JobsList
             | Self::JobsRead
-            | Self::AnalyticsRead => Role::Reader,
+            | Self::AnalyticsRead
+            | Self::BillingRead => Role::Reader,
             Self::Learn
             | Self::Evaluate
             | Self::Compose
@@ -126,7 +140,13 @@ impl Permission {
             | Self::KeysList
             | Self::KeysRevoke
             | Self::KeysRotate
-            | Self::AuditRead => Role::Admin,
+            | Self::AuditRead
+            | Self::GovernanceRead
+            | Self::GovernanceWrite
+            | Self::GovernanceAdmin
+            | Self::GovernanceDelete
+            | Self::BillingManage => Role::Admin,
+            Self::TenantDelete => Role::Owner,
         }
     }
 }

@@ -9,6 +9,11 @@ pub fn iso(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
+/// `2026-04-04T12:00:00.123456+00:00`, always with six decimals.
+pub fn iso_micros(at: Timestamp) -> String {
+    at.format("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
+}
+
 /// Reads an ISO 8601 time of the years 1 to 9999, to the microsecond. Without an offset it is UTC, without a time of
 /// day the beginning of the day.
 pub fn parse_iso(text: &str) -> Option<Timestamp> {
@@ -38,6 +43,13 @@ fn local(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn microseconds_are_always_shown_where_they_are_documented() {
+        let at = parse_iso("2026-04-04T12:00:00Z").expect("a time");
+        assert_eq!(iso_micros(at), "2026-04-04T12:00:00.000000+00:00");
+        assert_eq!(parse_iso(&iso_micros(at)), Some(at));
+    }
 
     #[test]
     fn usual_forms_are_read_and_written_in_one() {

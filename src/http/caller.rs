@@ -10,10 +10,11 @@ use axum::http::request::Parts;
 use super::client::Client;
 use super::problem::{ErrorCode, Problem};
 use super::{AppState, context};
-use crate::auth::{AuthError, Credential, Principal};
+use crate::auth::{AuthError, Authenticator, Credential, Principal};
 use crate::domain::audit::AuditAction;
-use crate::domain::{Caller, Permission, Role, Scope};
+use crate::domain::{Caller, Feature, Permission, Role, Scope};
 use crate::service::ServiceError;
+use crate::store::StoreError;
 
 /// A caller that holds the permission `P`. A handler's signature thus says what it needs.
 pub struct Authorized<P> {
@@ -69,7 +70,14 @@ pub mod needs {
         KeysList,
         KeysRevoke,
         KeysRotate,
-        AuditRead
+        AuditRead,
+        GovernanceRead,
+        GovernanceWrite,
+        GovernanceAdmin,
+        GovernanceDelete,
+        TenantDelete,
+        BillingRead,
+        BillingManage
     );
 }
 
@@ -91,8 +99,11 @@ pub fn require(caller: &Caller, permission: Permission) -> Result<(), Problem> {
     Err(ServiceError::Forbidden(caller.role, permission).into())
 }
 
-/// The caller, without any permission checked.
+/// The caller, without any permission checked. Whoever was found out before is not asked again.
 pub async fn authenticated(parts: &Parts, state: &AppState) -> Result<Caller, Problem> {
+    if let Some(known) = parts.extensions.get::<Caller>() {
+        return Ok(known.clone());
+    }
     let address = address(parts);
     let token = bearer(parts);
     let principal = match state.authenticator.check(token).await {
@@ -107,7 +118,13 @@ pub async fn authenticated(parts: &Parts, state: &AppState) -> Result<Caller, Pr
             problem
         })?;
     }
+    if let Credential::Token { .. } = principal.credential {
+        state.services.entitled(principal.scope.tenant(), Feature::Sso).await?;
+    }
     let scope = scope(parts, state, &principal).await?;
+    if state.services.erasures.has(&scope) {
+        return Err(StoreError::Erased.into());
+    }
     let span = tracing::Span::current();
     span.record("tenant_id", scope.tenant());
     span.record("project_id", scope.project());
@@ -146,6 +163,11 @@ fn refused(state: &AppState, address: Option<IpAddr>, has_token: bool, error: Au
         AuthError::Closed(reason) => Problem::new(ErrorCode::Unavailable, reason),
         AuthError::Store(error) => Problem::from(error),
     }
+}
+
+/// What the caller proves itself by, if that is the same whenever it comes back: an issuer's tokens are soon replaced.
+pub fn lasting_secret<'a>(parts: &'a Parts, state: &AppState) -> Option<&'a str> {
+    bearer(parts).filter(|_| matches!(*state.authenticator, Authenticator::Static { .. } | Authenticator::Stored(_)))
 }
 
 /// Static keys share one id, so that their limit goes by the key itself. A subject has many tokens and one limit.

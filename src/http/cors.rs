@@ -6,6 +6,8 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::context::X_REQUEST_ID;
+use super::idempotency::{IDEMPOTENCY_KEY, REPLAYED};
+use super::limit::{LIMIT, REMAINING, RESET};
 use super::usage::{COMPLETION_TOKENS, COST, PROMPT_TOKENS};
 use crate::config::CorsOrigins;
 
@@ -26,8 +28,20 @@ pub(super) fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
             X_REQUEST_ID,
             HeaderName::from_static("x-project-id"),
             HeaderName::from_static("x-max-execution-seconds"),
+            IDEMPOTENCY_KEY,
         ])
-        .expose_headers([X_REQUEST_ID, header::LOCATION, header::RETRY_AFTER, PROMPT_TOKENS, COMPLETION_TOKENS, COST])
+        .expose_headers([
+            X_REQUEST_ID,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            PROMPT_TOKENS,
+            COMPLETION_TOKENS,
+            COST,
+            REPLAYED,
+            LIMIT,
+            REMAINING,
+            RESET,
+        ])
         .max_age(Duration::from_secs(600));
     Some(layer)
 }

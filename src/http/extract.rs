@@ -2,8 +2,8 @@
 
 use axum::body::Body as RawBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value, json};
 
@@ -60,8 +60,16 @@ pub fn object<T: FromFields>(bytes: &[u8]) -> Result<T, Problem> {
 /// # Errors
 /// When it is larger or ends early.
 pub async fn read_bytes(request: Request, limit: usize) -> Result<Vec<u8>, Problem> {
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = request.into_body();
+    let (parts, body) = request.into_parts();
+    read_body(&parts.headers, body, limit).await
+}
+
+/// The body of a request with these headers, up to a size.
+///
+/// # Errors
+/// When it is larger or ends early.
+pub async fn read_body(headers: &HeaderMap, body: RawBody, limit: usize) -> Result<Vec<u8>, Problem> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > limit) {
         drain(body, limit).await;
         return Err(Problem::too_large(limit));

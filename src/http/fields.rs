@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 
 use crate::domain::record::Flaw;
+use crate::domain::subject::is_address;
 use crate::domain::{PatternKey, Scope, Timestamp, UnknownWord, alternatives, time};
 
 /// One mistake in the input.
@@ -46,6 +47,17 @@ impl Finding {
 pub trait FromFields: Sized {
     /// Takes its members; mistakes are noted in `fields`.
     fn read(fields: &mut Fields) -> Self;
+}
+
+/// An amount where "nothing" and "none" are two things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// Not said.
+    Absent,
+    /// None.
+    Null,
+    /// This much.
+    Given(u64),
 }
 
 /// The members of one object of the input.
@@ -151,6 +163,21 @@ impl Fields {
         None
     }
 
+    /// A whole number inside the bounds, or null; it must be there. Nothing else is taken for a number.
+    pub fn required_whole_or_null(&mut self, name: &'static str, least: u32, most: u32) -> Option<u32> {
+        let value = match self.members.remove(name) {
+            None => return self.missing(name),
+            Some(Value::Null) => return None,
+            Some(value) => value,
+        };
+        if !value.is_i64() && !value.is_u64() {
+            self.note("int_type", name, "Input should be a valid integer", None);
+            return None;
+        }
+        let number = self.as_integer(name, &value, i64::from(least), i64::from(most))?;
+        u32::try_from(number).ok()
+    }
+
     /// A time in ISO 8601 that may be absent or null.
     pub fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         let text = self.text(name, Text::up_to(100))?;
@@ -208,9 +235,47 @@ impl Fields {
         })
     }
 
+    /// A truth value with a default; nothing else is taken for one.
+    pub fn strict_flag(&mut self, name: &'static str, default: bool) -> bool {
+        match self.members.remove(name) {
+            None => default,
+            Some(Value::Bool(flag)) => flag,
+            Some(_) => {
+                self.note("bool_type", name, "Input should be a valid boolean", None);
+                default
+            }
+        }
+    }
+
     /// A truth value that must be there.
     pub fn required_flag(&mut self, name: &'static str) -> bool {
         if self.members.contains_key(name) { self.flag(name, false) } else { self.missing(name) }
+    }
+
+    /// A truth value that must be there and be nothing else: where money hangs on it, no text is taken for one.
+    pub fn required_strict_flag(&mut self, name: &'static str) -> bool {
+        match self.members.remove(name) {
+            None => self.missing(name),
+            Some(Value::Bool(flag)) => flag,
+            Some(_) => {
+                self.note("bool_type", name, "Input should be a valid boolean", None);
+                false
+            }
+        }
+    }
+
+    /// A whole number from 0 on that may be absent, or null, which is something else; no text is taken for one.
+    pub fn strict_amount(&mut self, name: &'static str, most: u64) -> Amount {
+        let amount = match self.members.remove(name) {
+            None => return Amount::Absent,
+            Some(Value::Null) => return Amount::Null,
+            Some(Value::Number(number)) => self.as_integer(name, &Value::Number(number), 0, most.cast_signed()),
+            Some(_) => {
+                self.note("int_type", name, "Input should be a valid integer", None);
+                None
+            }
+        };
+        Amount::Given(amount.unwrap_or_default().cast_unsigned())
     }
 
     /// One of some words, absent or null.
@@ -229,6 +294,46 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// One of some words that must be there; `None` only where a mistake is noted.
+    pub fn required_word<T: FromStr<Err = UnknownWord>>(&mut self, name: &'static str) -> Option<T> {
+        match self.members.get(name) {
+            None => self.missing(name),
+            Some(Value::Null) => {
+                self.note("string_type", name, "Input should be a valid string", None);
+                None
+            }
+            Some(_) => self.word(name),
+        }
+    }
+
+    /// Some of some words in one text, separated by commas; absent, null or empty for no choice.
+    pub fn words<T: FromStr<Err = UnknownWord>>(&mut self, name: &'static str, most: usize) -> Option<Vec<T>> {
+        let text = self.text(name, Text::up_to(most)).filter(|text| !text.trim().is_empty())?;
+        let mut words = Vec::new();
+        for word in text.split(',').map(str::trim) {
+            match word.parse() {
+                Ok(word) => words.push(word),
+                Err(UnknownWord(known)) => {
+                    let message = format!("{}, separated by commas, not '{word}'", alternatives(known));
+                    self.note("literal_error", name, message, Some(json!({ "expected": known })));
+                    return None;
+                }
+            }
+        }
+        Some(words)
+    }
+
+    /// An e-mail address that must be there.
+    pub fn required_address(&mut self, name: &'static str, most: usize) -> String {
+        let Some(value) = self.members.remove(name) else { return self.missing(name) };
+        let text = self.as_text(&[json!(name)], value, Text::up_to(most));
+        let Some(text) = text.map(|text| text.trim().to_owned()) else { return String::new() };
+        if !is_address(&text) {
+            self.note("value_error", name, "Input should be an e-mail address", None);
+        }
+        text
     }
 
     /// A list of texts that must be there.
@@ -401,6 +506,54 @@ mod tests {
             f.required_number("n", 0.0, 10.0);
             assert!(f.finish(()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn where_money_hangs_on_it_nothing_is_coerced() {
+        let mut f = fields(json!({"on": true, "none": null, "some": 5000, "whole": 5.0}));
+        assert!(f.required_strict_flag("on"));
+        assert_eq!((f.strict_amount("absent", 9), f.strict_amount("none", 9)), (Amount::Absent, Amount::Null));
+        assert_eq!(f.strict_amount("some", 9000), Amount::Given(5000));
+        assert_eq!(f.strict_amount("whole", 9000), Amount::Given(5));
+        assert!(f.finish(()).is_ok());
+        for bad in [json!("false"), json!(0), json!(null), json!([])] {
+            let mut f = fields(json!({ "on": bad.clone() }));
+            f.required_strict_flag("on");
+            assert_eq!(kinds(f), [("bool_type", "\"on\"".to_owned())], "{bad}");
+        }
+        for bad in [json!("5"), json!(-1), json!(1e40), json!(10), json!(0.5), json!(true), json!({})] {
+            let mut f = fields(json!({ "cap": bad.clone() }));
+            f.strict_amount("cap", 9);
+            assert_eq!(kinds(f).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_must_not_be_guessed_is_not() {
+        for (value, days) in [(json!(1), Some(1)), (json!(36_500), Some(36_500)), (json!(null), None)] {
+            let mut f = fields(json!({ "d": value }));
+            assert_eq!(f.required_whole_or_null("d", 1, 36_500), days);
+            assert!(f.finish(()).is_ok());
+        }
+        for bad in [json!(0), json!(-1), json!(36_501), json!(1.5), json!(2.0), json!("90"), json!(true), json!([])] {
+            let mut f = fields(json!({ "d": bad }));
+            f.required_whole_or_null("d", 1, 36_500);
+            assert_eq!(kinds(f).len(), 1, "{bad}");
+        }
+        for bad in [json!("false"), json!(0), json!(null), json!([])] {
+            let mut f = fields(json!({ "f": bad, "w": null, "a": "x" }));
+            f.strict_flag("f", false);
+            f.required_word::<crate::domain::Source>("w");
+            f.required_word::<crate::domain::Source>("absent");
+            f.required_address("a", 5);
+            assert_eq!(kinds(f).len(), 4, "{bad}");
+        }
+        let mut f = fields(json!({ "some": " api, cli", "none": "", "other": "api,x" }));
+        assert_eq!(f.words("some", 10), Some(vec![crate::domain::Source::Api, crate::domain::Source::Cli]));
+        assert_eq!(f.words::<crate::domain::Source>("none", 10), None);
+        assert_eq!(f.words::<crate::domain::Source>("other", 10), None);
+        let findings = f.finish(()).unwrap_err();
+        assert!(findings.len() == 1 && findings[0].message.contains("'x'"), "{findings:?}");
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Rate limits: token buckets per address and class of route, and per key (`spec/engramia/00` §5.2, W-30).
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
 
 use super::AppState;
 use super::client::Client;
@@ -18,8 +22,49 @@ use crate::domain::audit::AuditAction;
 
 /// Routes that call a language model.
 const EXPENSIVE: [&str; 3] = ["/v1/evaluate", "/v1/compose", "/v1/evolve"];
-/// Probes and pages of the server itself are not limited by address (W-30); `/v1/health` still counts for its key.
-const EXEMPT: [&str; 5] = ["/livez", "/readyz", "/v1/health", "/metrics", "/openapi.json"];
+/// Probes and pages of the server itself are not limited by address (W-30); `/v1/health` still counts for its key. Nor
+/// are signed events, which come from few addresses.
+const EXEMPT: [&str; 6] = ["/livez", "/readyz", "/v1/health", "/metrics", "/openapi.json", "/v1/billing/webhook"];
+
+/// Requests a minute, of the headers that clients read (draft-ietf-httpapi-ratelimit-headers-03).
+pub const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+/// Seconds until all of them are there again.
+pub const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+/// Requests that are left now.
+pub const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+
+tokio::task_local! {
+    /// What the tightest bucket has left that the request under way has taken from.
+    static LEFT: Cell<Option<Allowance>>;
+}
+
+/// What a bucket has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Allowance {
+    limit: u32,
+    remaining: u32,
+    /// Seconds until the bucket is full.
+    reset: u32,
+}
+
+impl Allowance {
+    /// Remembers it for the answer, unless another bucket is tighter.
+    fn note(self) {
+        // Outside of a request there is nobody to tell.
+        let noting = LEFT.try_with(|left| {
+            if left.get().is_none_or(|other| self.remaining < other.remaining) {
+                left.set(Some(self));
+            }
+        });
+        noting.unwrap_or_default();
+    }
+
+    fn say(self, headers: &mut HeaderMap) {
+        headers.insert(LIMIT, self.limit.into());
+        headers.insert(REMAINING, self.remaining.into());
+        headers.insert(RESET, self.reset.into());
+    }
+}
 
 /// The buckets of this process.
 pub struct Limits {
@@ -29,7 +74,7 @@ pub struct Limits {
 }
 
 struct Buckets<K: Clone + std::hash::Hash + Eq> {
-    limiter: DefaultKeyedRateLimiter<K>,
+    limiter: RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>,
     clock: DefaultClock,
     per_minute: NonZeroU32,
 }
@@ -74,7 +119,7 @@ impl Limits {
 impl<K: Clone + std::hash::Hash + Eq> Buckets<K> {
     fn new(per_minute: NonZeroU32) -> Self {
         Self {
-            limiter: DefaultKeyedRateLimiter::keyed(Quota::per_minute(per_minute)),
+            limiter: RateLimiter::keyed(Quota::per_minute(per_minute)).with_middleware(),
             clock: DefaultClock::default(),
             per_minute,
         }
@@ -83,11 +128,24 @@ impl<K: Clone + std::hash::Hash + Eq> Buckets<K> {
     /// Takes one, or says after which time the whole minute's allowance is there again: that is what the guide's
     /// `Retry-After` promises.
     fn check(&self, key: &K) -> Result<(), Duration> {
-        self.limiter.check_key(key).map_err(|until| {
-            let next = until.wait_time_from(self.clock.now());
-            let interval = Duration::from_secs(60) / self.per_minute.get();
-            next + interval * (self.per_minute.get() - 1)
-        })
+        let limit = self.per_minute.get();
+        match self.limiter.check_key(key) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity().min(limit);
+                let missing = u64::from(limit - remaining) * 60;
+                // At most the sixty seconds of a whole minute.
+                let reset = missing.div_ceil(u64::from(limit)) as u32;
+                Allowance { limit, remaining, reset }.note();
+                Ok(())
+            }
+            Err(until) => {
+                let next = until.wait_time_from(self.clock.now());
+                let interval = Duration::from_secs(60) / limit;
+                let wait = next + interval * (limit - 1);
+                Allowance { limit, remaining: 0, reset: wait.as_secs_f64().ceil() as u32 }.note();
+                Err(wait)
+            }
+        }
     }
 }
 
@@ -103,8 +161,19 @@ fn refusal(text: String, wait: Duration) -> Problem {
     Problem::new(ErrorCode::RateLimited, text).retry_after(wait)
 }
 
-/// Limits by address, before anything is read or checked.
+/// Limits by address, before anything is read or checked, and says in the answer what is left.
 pub async fn layer(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let answering = async {
+        let mut response = limited(&state, request, next).await;
+        if let Ok(Some(left)) = LEFT.try_with(Cell::get) {
+            left.say(response.headers_mut());
+        }
+        response
+    };
+    LEFT.scope(Cell::default(), answering).await
+}
+
+async fn limited(state: &AppState, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if !EXEMPT.contains(&path) && !path.starts_with("/docs") {
         let address = request.extensions().get::<Client>().and_then(|client| client.0);

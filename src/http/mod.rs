@@ -7,6 +7,7 @@ mod cors;
 pub mod extract;
 pub mod fields;
 mod guard;
+pub mod idempotency;
 pub mod limit;
 pub mod openapi;
 pub mod operation;
@@ -76,12 +77,24 @@ fn operations() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::keys::revoke))
         .routes(routes!(v1::keys::rotate))
         .routes(routes!(v1::audit::audit))
+        .routes(routes!(v1::erasure::erase_project))
+        .routes(routes!(v1::erasure::erase_tenant))
         .routes(routes!(v1::analytics::rollup))
         .routes(routes!(v1::analytics::last_rollup))
         .routes(routes!(v1::analytics::events))
         .routes(routes!(v1::jobs::list))
         .routes(routes!(v1::jobs::get))
         .routes(routes!(v1::jobs::cancel))
+        .routes(routes!(v1::billing::status))
+        .routes(routes!(v1::billing::checkout))
+        .routes(routes!(v1::billing::portal))
+        .routes(routes!(v1::billing::overage))
+        .routes(routes!(v1::billing::webhook))
+        .routes(routes!(v1::retention::get, v1::retention::set))
+        .routes(routes!(v1::retention::apply))
+        .routes(routes!(v1::scope_export::export))
+        .routes(routes!(v1::subjects::create, v1::subjects::list))
+        .routes(routes!(v1::subjects::get, v1::subjects::update))
         .routes(routes!(v1::health::health))
         .routes(routes!(v1::health::health_deep))
         .routes(routes!(v1::health::metrics))
@@ -91,10 +104,13 @@ fn operations() -> OpenApiRouter<AppState> {
 /// The OpenAPI document.
 pub fn openapi_document() -> utoipa::openapi::OpenApi {
     // The key of a pattern has a slash in it: axum needs a wildcard, OpenAPI a plain parameter.
-    operations()
+    let mut document = operations()
         .routes(routes!(v1::patterns::delete_pattern))
         .routes(routes!(v1::outcome::record_outcome))
-        .into_openapi()
+        .routes(routes!(v1::classification::classify))
+        .into_openapi();
+    openapi::say_what_is_repeatable(&mut document);
+    document
 }
 
 /// What a server answers that only works on jobs.
@@ -117,6 +133,7 @@ pub fn router(state: AppState) -> Router {
             "/v1/patterns/{*key}",
             axum::routing::delete(v1::patterns::delete_pattern).post(v1::outcome::record_outcome),
         )
+        .route("/v1/governance/patterns/{*key}", axum::routing::put(v1::classification::classify))
         .route("/livez", get(web::livez))
         .route("/readyz", get(web::readyz))
         .route("/metrics", get(web::metrics))
@@ -127,6 +144,7 @@ pub fn router(state: AppState) -> Router {
         .route("/docs/{*file}", get(web::docs_file))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .layer(middleware::from_fn_with_state(state.clone(), guard::open_mode))
         .layer(middleware::from_fn_with_state(state.clone(), guard::maintenance))
         .layer(middleware::from_fn_with_state(state.clone(), limit::layer))

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::Method;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Required, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, Modify, OpenApi, ToSchema};
 
+use super::idempotency;
 use super::operation::JobAccepted;
 
 /// Info, tags, security scheme and shared schemas; paths are added by the router.
@@ -26,9 +28,12 @@ use super::operation::JobAccepted;
         (name = "skills", description = "Capability tags"),
         (name = "transfer", description = "Export and import"),
         (name = "keys", description = "API keys"),
+        (name = "governance", description = "Erasure"),
         (name = "analytics", description = "What the memory is worth"),
         (name = "audit", description = "What was done, and by whom"),
+        (name = "governance", description = "Retention, classification, exports, requests of data subjects"),
         (name = "jobs", description = "Operations in the background"),
+        (name = "billing", description = "The plan of the tenant, and paying for it"),
         (name = "maintenance", description = "Time decay"),
         (name = "service", description = "Health, statistics, version")
     ),
@@ -77,6 +82,7 @@ impl IntoResponses for Errors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         documented(&[
             ("401", "No or unknown key, or a token that is not accepted"),
+            ("402", "A payment is due for too long, or the plan does not have the feature"),
             ("403", "The role lacks the permission"),
             ("404", "Unknown route or resource"),
             ("413", "Body too large"),
@@ -104,6 +110,43 @@ fn documented(errors: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
         RefOr::T(ResponseBuilder::new().description(description).content("application/json", content).build())
     };
     errors.iter().map(|(status, description)| ((*status).to_owned(), response(description))).collect()
+}
+
+/// Adds the header `Idempotency-Key`, and what may come of it, to every operation that heeds it.
+pub fn say_what_is_repeatable(document: &mut utoipa::openapi::OpenApi) {
+    let conflict = "A request with the same Idempotency-Key is being carried out, see `Retry-After`";
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            (Method::POST, &mut item.post),
+            (Method::PUT, &mut item.put),
+            (Method::PATCH, &mut item.patch),
+            (Method::DELETE, &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation.as_mut().filter(|_| idempotency::takes_part(&method, path)) else {
+                continue;
+            };
+            operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+            let responses = &mut operation.responses.responses;
+            match responses.get_mut("409") {
+                Some(RefOr::T(response)) => response.description = format!("{}. {conflict}", response.description),
+                Some(RefOr::Ref(_)) => {}
+                None => responses.extend(documented(&[("409", conflict)])),
+            }
+        }
+    }
+}
+
+fn idempotency_key() -> Parameter {
+    let text = "Repeating a request with the same key within 24 hours gives the first answer again, with \
+                `Idempotent-Replayed: true`; 1 to 255 visible ASCII characters, best a random UUID";
+    let schema = ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .min_length(Some(1))
+        .max_length(Some(idempotency::LONGEST_KEY))
+        .build();
+    let parameter = ParameterBuilder::new().name("Idempotency-Key").parameter_in(ParameterIn::Header);
+    parameter.required(Required::False).description(Some(text)).schema(Some(schema)).build()
 }
 
 /// The headers that make an operation a job, and the answer then.

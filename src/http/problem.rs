@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 use super::context;
 use super::fields::Finding;
 use crate::domain::spend::Overspent;
-use crate::domain::words;
-use crate::ports::ModelError;
-use crate::service::{Quota, ServiceError};
+use crate::domain::{Feature, Plan, words};
+use crate::ports::{ModelError, PaymentError};
+use crate::service::ServiceError;
+use crate::service::quotas::Quota;
 use crate::store::StoreError;
 
 words! {
@@ -28,6 +29,8 @@ words! {
         PayloadTooLarge = "PAYLOAD_TOO_LARGE",
         /// The state of the thing does not allow it; the original gives such errors no code of their own.
         Conflict = "ERROR",
+        PaymentRequired = "PAYMENT_REQUIRED",
+        EntitlementRequired = "ENTITLEMENT_REQUIRED",
         QuotaExceeded = "QUOTA_EXCEEDED",
         RateLimited = "RATE_LIMITED",
         Internal = "INTERNAL_ERROR",
@@ -49,6 +52,7 @@ impl ErrorCode {
             Self::Validation => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::PaymentRequired | Self::EntitlementRequired => StatusCode::PAYMENT_REQUIRED,
             Self::RateLimited | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Provider => StatusCode::BAD_GATEWAY,
@@ -65,6 +69,8 @@ pub struct Problem {
     detail: Value,
     context: Map<String, Value>,
     retry_after: Option<Duration>,
+    /// Another status than that of the code.
+    status: Option<StatusCode>,
     /// Members beside the others, where the guide prints an error in its own shape.
     flat: Map<String, Value>,
 }
@@ -72,7 +78,19 @@ pub struct Problem {
 impl Problem {
     /// An error with a text.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: Value::String(detail.into()), context: Map::new(), retry_after: None, flat: Map::new() }
+        Self {
+            code,
+            detail: Value::String(detail.into()),
+            context: Map::new(),
+            retry_after: None,
+            status: None,
+            flat: Map::new(),
+        }
+    }
+
+    /// 400, where the original has it: what is wrong stands in no single field.
+    fn bad_request(detail: String) -> Self {
+        Self { status: Some(StatusCode::BAD_REQUEST), ..Self::new(ErrorCode::Validation, detail) }
     }
 
     /// Everything that is wrong with the input, one item each (`spec/engramia/00` §5.3).
@@ -111,22 +129,34 @@ impl Problem {
     }
 
     /// 429: a limit that no waiting lifts, in both documented shapes.
-    fn quota(text: String, Quota { metric, current, limit }: Quota) -> Self {
-        let problem = Self::new(ErrorCode::QuotaExceeded, text.as_str());
-        problem.with("metric", metric).with("current", current).with("limit", limit).in_both_shapes(text)
+    fn quota(text: String, quota: &Quota) -> Self {
+        let problem = Self::new(ErrorCode::QuotaExceeded, text.as_str()).with("metric", quota.metric());
+        let problem = problem.with("current", quota.current).with("limit", quota.limit);
+        let problem = match quota.resets() {
+            Some(day) => problem.with("reset_date", day.to_string()),
+            None => problem,
+        };
+        problem.in_both_shapes(quota.word(), text)
+    }
+
+    /// 402: the plan does not have a feature, in both shapes.
+    fn not_entitled(text: String, feature: Feature, plan: Plan) -> Self {
+        let problem = Self::new(ErrorCode::EntitlementRequired, text.as_str()).with("feature", feature.as_str());
+        let problem = problem.with("current_tier", plan.as_str()).with("required_tier", feature.least_plan().as_str());
+        problem.in_both_shapes("entitlement_required", text)
     }
 
     /// 429: the budget of a day, in both documented shapes.
     fn overspent(text: String, overspent: &Overspent) -> Self {
         let problem = Self::new(ErrorCode::QuotaExceeded, text.as_str()).with("metric", "llm_budget_usd");
         let problem = problem.with("current", overspent.current).with("limit", overspent.limit);
-        problem.with("reset_date", overspent.reset.to_string()).in_both_shapes(text)
+        problem.with("reset_date", overspent.reset.to_string()).in_both_shapes("quota_exceeded", text)
     }
 
     /// With the members of the context beside the others, and the words of the guide.
-    fn in_both_shapes(mut self, text: String) -> Self {
+    fn in_both_shapes(mut self, word: &'static str, text: String) -> Self {
         self.flat = self.context.clone();
-        self.flat.insert("error".to_owned(), json!("quota_exceeded"));
+        self.flat.insert("error".to_owned(), json!(word));
         self.flat.insert("message".to_owned(), json!(text));
         self
     }
@@ -139,6 +169,8 @@ impl Problem {
             ErrorCode::NotFound | ErrorCode::MethodNotAllowed => "NotFound",
             ErrorCode::Validation | ErrorCode::PayloadTooLarge => "ValidationError",
             ErrorCode::Conflict => "Conflict",
+            ErrorCode::PaymentRequired => "PaymentRequired",
+            ErrorCode::EntitlementRequired => "EntitlementRequired",
             ErrorCode::QuotaExceeded => "QuotaExceeded",
             ErrorCode::RateLimited => "RateLimited",
             ErrorCode::Internal => "InternalError",
@@ -185,7 +217,8 @@ impl IntoResponse for Problem {
             body["request_id"] = json!(*id);
         }
         let mut response =
-            (self.code.status(), [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
+            (self.status.unwrap_or(self.code.status()), [(header::CONTENT_TYPE, "application/json")], body.to_string())
+                .into_response();
         if self.code == ErrorCode::Unauthorized {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -208,21 +241,40 @@ impl From<ServiceError> for Problem {
             ServiceError::PatternNotFound
             | ServiceError::KeyNotFound
             | ServiceError::JobNotFound
+            | ServiceError::RequestNotFound
             | ServiceError::NoRollup(_) => Self::new(ErrorCode::NotFound, text),
             ServiceError::Forbidden(..)
             | ServiceError::NotTheAuthor
             | ServiceError::RoleTooHigh { .. }
             | ServiceError::RankTooLow { .. }
-            | ServiceError::ForeignProject => Self::new(ErrorCode::Forbidden, text),
+            | ServiceError::ForeignProject
+            | ServiceError::ForeignErasure(_)
+            | ServiceError::ForeignTenant => Self::new(ErrorCode::Forbidden, text),
             ServiceError::Founded
             | ServiceError::AlreadyRevoked
             | ServiceError::RotatesRevoked
             | ServiceError::JobLost => Self::new(ErrorCode::Conflict, text),
+            ServiceError::InvalidOverage | ServiceError::InvalidReturnUrl | ServiceError::InvalidNotice(_) => {
+                Self::bad_request(text)
+            }
+            ServiceError::InvalidField { field, message } => {
+                Self::invalid(&[Finding::new("value_error", vec![json!("body"), json!(field)], message)])
+            }
+            ServiceError::NoPayments => Self::new(ErrorCode::Unavailable, text),
+            ServiceError::Payment(error) => Self::from(error),
+            ServiceError::NotesFull => {
+                let place = vec![json!("body"), json!("handler_notes")];
+                Self::invalid(&[Finding::new("string_too_long", place, text)])
+            }
             ServiceError::Unwritable(error) => {
                 tracing::error!(error = chain(error.as_ref()), "a result cannot be written");
                 Self::internal()
             }
-            ServiceError::Quota(quota) => Self::quota(text, quota),
+            ServiceError::Quota(quota) => Self::quota(text, &quota),
+            ServiceError::Unpaid => {
+                Self::new(ErrorCode::PaymentRequired, text.as_str()).in_both_shapes("payment_required", text)
+            }
+            ServiceError::NotEntitled { feature, plan } => Self::not_entitled(text, feature, plan),
             ServiceError::NoModel(_) => Self::new(ErrorCode::NotConfigured, text),
             ServiceError::Overspent(overspent) => Self::overspent(text, &overspent),
             ServiceError::ModelDown { retry_after } => Self::new(ErrorCode::Unavailable, text).retry_after(retry_after),
@@ -237,6 +289,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Busy(busy) => Self::from(ServiceError::from(busy)),
+            StoreError::Erased => Self::new(ErrorCode::Conflict, error.to_string()),
             StoreError::Contended(_) => {
                 tracing::warn!(error = chain(&error), "transactions got in each other's way");
                 Self::new(ErrorCode::Storage, "Storage backend error.").retry_after(Duration::from_secs(1))
@@ -253,6 +306,21 @@ impl From<ModelError> for Problem {
     fn from(error: ModelError) -> Self {
         tracing::warn!(error = chain(&error), "a provider failed");
         Self::new(ErrorCode::Provider, "The model provider failed. Please try again later.")
+    }
+}
+
+impl From<PaymentError> for Problem {
+    fn from(error: PaymentError) -> Self {
+        tracing::warn!(error = chain(&error), "the payment service failed");
+        match error {
+            PaymentError::Refused { .. } => {
+                Self::new(ErrorCode::Provider, "The payment service refused the request. Please contact support.")
+            }
+            PaymentError::Key(_) | PaymentError::Unavailable(_) | PaymentError::Silent(_) => {
+                let text = "The payment service is unavailable. Please try again later.";
+                Self::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(5))
+            }
+        }
     }
 }
 

@@ -55,6 +55,7 @@ pub async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Respo
         Err(error) => return Problem::from(error).into_response(),
     }
     state.metrics.audit_lost.inc_by(state.services.audit.take_lost());
+    state.metrics.retention_purged.inc_by(state.services.removed.take());
     state.metrics.compute_queue.set(i64::try_from(state.services.compute.queued()).unwrap_or(i64::MAX));
     let circuit_open = state.services.gateway.as_ref().is_some_and(Gateway::is_open);
     state.metrics.llm_circuit_open.set(circuit_open.into());

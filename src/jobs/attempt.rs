@@ -14,7 +14,7 @@ use super::registry::{self, Done, Failure};
 use super::{LEASE, Order, Worker};
 use crate::auth::AuthError;
 use crate::domain::job::{HeldJob, Verdict, wait_after};
-use crate::domain::{Caller, JobState};
+use crate::domain::{Caller, Feature, JobState};
 use crate::http::problem::{ErrorCode, Problem};
 use crate::service::ServiceError;
 use crate::store::Pulse;
@@ -89,6 +89,7 @@ async fn work(worker: &Worker, job: &HeldJob) -> Done {
     if !role.allows(known.permission) {
         return Err(ServiceError::Forbidden(role, known.permission).into());
     }
+    worker.services.entitled(job.scope.tenant(), Feature::AsyncJobs).await?;
     let caller = Caller {
         scope: job.scope.clone(),
         role,

@@ -4,10 +4,14 @@
 //! |---|---|
 //! | `registry.rs` | which operations there are |
 //! | `attempt.rs` | one attempt of one job, from its start to its verdict |
+//! | `billing.rs` | payments as time goes on |
+//! | `sweep.rs` | what is done in every scope again and again |
 //! | `upkeep.rs` | jobs whose worker was lost, that expired, or that are long over |
 
 mod attempt;
+mod billing;
 mod registry;
+mod sweep;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -103,6 +107,8 @@ impl Worker {
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(upkeep::run(Arc::clone(&self)));
+        helpers.spawn(billing::run(Arc::clone(&self)));
+        helpers.spawn(sweep::run(Arc::clone(&self)));
         if !self.in_batches() {
             helpers.spawn(Arc::clone(&self).listen());
         }

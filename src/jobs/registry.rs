@@ -10,6 +10,7 @@ use crate::http::problem::Problem;
 use crate::http::v1::aging::{Aging, FeedbackDecay};
 use crate::http::v1::analytics::RollupRequest;
 use crate::http::v1::compose::ComposeRequest;
+use crate::http::v1::retention::ApplyRequest;
 use crate::http::v1::transfer::ImportBody;
 use crate::service::evaluate::Evaluate;
 use crate::service::evolve::Evolve;
@@ -26,6 +27,7 @@ const KNOWN: &[Known] = &[
     Known::of::<FeedbackDecay>(),
     Known::of::<ImportBody>(),
     Known::of::<RollupRequest>(),
+    Known::of::<ApplyRequest>(),
 ];
 
 /// An operation that a worker knows.

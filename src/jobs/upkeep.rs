@@ -1,4 +1,5 @@
-//! Jobs whose worker was lost, that expired, or that are long over. Every worker does it; each row is done once.
+//! Jobs whose worker was lost, that expired, or that are long over, and requests that may no longer be repeated. Every
+//! worker does it; each row is done once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,5 +53,7 @@ async fn reap(worker: &Worker) -> Result<()> {
 async fn forget(worker: &Worker) -> Result<()> {
     let before = worker.services.clock.now() - worker.settings.retention;
     while worker.services.store.queue().forget(before, MOST).await? == u64::from(MOST) {}
+    let now = worker.services.clock.now();
+    while worker.services.store.repeatable().forget(now, MOST).await? == u64::from(MOST) {}
     Ok(())
 }

@@ -50,7 +50,8 @@ pub(super) fn credential(bytes: &[u8], at: Range<usize>) -> Option<Range<usize>>
     let operator = operator(bytes, name_end)?;
     let value = skip_blank(bytes, operator.end);
     if let Some(opening) = opening(bytes, value).or_else(|| annotated(bytes, value)) {
-        return quoted(bytes, &opening);
+        let is_token = bytes[at.clone()].eq_ignore_ascii_case(b"token");
+        return quoted(bytes, &opening).filter(|value| !is_token || !values::is_plain_word(&bytes[value.clone()]));
     }
     // After a quoted name only expressions come without quotes.
     let has_quoted_name = name_end != at.end;
@@ -203,7 +204,7 @@ pub(super) fn authorization(bytes: &[u8], at: Range<usize>) -> Option<Range<usiz
     let token = &bytes[start..end];
     let has_inner_capital = || token.iter().skip(1).any(u8::is_ascii_uppercase);
     let is_secret = mixes_letters_and_digits(token) || is_basic && has_inner_capital();
-    let is_code = values::is_member_path(token) || bytes.get(end) == Some(&b'(');
+    let is_code = values::is_member_path(token) || values::is_environment_name(token) || bytes.get(end) == Some(&b'(');
     (token.len() >= MIN && is_secret && !is_code).then_some(start..end)
 }
 
@@ -292,6 +293,10 @@ mod tests {
         "private_key = './keys/server.pem'\npwd=/home/user1/src2",
         "<label for=\"password\">Password:</label><input type=\"password\" name=\"token\">",
         "Token: \"#d8dee9\"",
+        "enum { IMAGE_REL_I386_TOKEN = 0x000C, B }",
+        "pub Authorization: WINBIO_PRESENCE_0,",
+        "cm.defineSimpleMode({start: [{regex: E, token: `linkified`}]})",
+        "{\"token\": \"expected\"}",
         "token = r'[^\\W\\d]\\w*'",
         "authorization = base64.decodebytes(authorization)",
         "Authorization: required. The bearer authentication scheme",

@@ -82,11 +82,56 @@ pub(super) fn follows_version_word(bytes: &[u8], at: usize) -> bool {
     let word = &window[run_start(window, word_end, is_word)..word_end];
     let word = word.to_ascii_lowercase();
     memchr::memmem::find(&word, b"version").is_some()
+        || word.split(|&b| b == b'_').any(|part| part == b"oid")
         || matches!(&word[..], b"v" | b"ver" | b"release" | b"section" | b"sections" | b"oid" | b"objectidentifier")
 }
 
-/// Whether 32 to 64 hexadecimal digits can be random: long decimal numbers, `ffff...` and other
-/// constants with a small alphabet are not.
+/// Names of public digests, and what stands before them in addresses of source code.
+#[rustfmt::skip]
+static DIGESTS: &[&[u8]] = &[
+    b"md5", b"sha1", b"sha224", b"sha256", b"sha384", b"sha512", b"checksum", b"digest", b"hexdigest", b"integrity",
+    b"commit", b"commits", b"revision", b"rev", b"blob", b"tree",
+];
+
+/// Whether what stands before `at` says that hexadecimal digits are the digest of something or name a
+/// revision of source code: `sha256:`, `checksum = "`, `commit `, `h.hexdigest(), "`.
+pub(super) fn follows_digest_word(bytes: &[u8], at: usize) -> bool {
+    const WINDOW: usize = 32;
+    let window = &bytes[at.saturating_sub(WINDOW)..at];
+    let glue = |byte: u8| b" \t\"'=:(),/@#".contains(&byte);
+    let word_end = window.iter().rposition(|&b| !glue(b)).map_or(0, |i| i + 1);
+    let word = &window[run_start(window, word_end, |b| b.is_ascii_alphanumeric())..word_end];
+    // Only what is given something, not the last word of the line before or a name at the start of the text.
+    word_end < window.len() && DIGESTS.iter().any(|name| word.eq_ignore_ascii_case(name))
+}
+
+/// Whether the text before `at` is a long piece of base64: what looks like the start of a key in it is chance.
+pub(super) fn is_inside_base64(bytes: &[u8], at: usize) -> bool {
+    const JUDGED: usize = 40;
+    let before = &bytes[at.saturating_sub(JUDGED)..at];
+    before.len() == JUDGED
+        && before.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+        && before.iter().any(u8::is_ascii_uppercase)
+        && before.iter().any(u8::is_ascii_lowercase)
+        && before.iter().any(u8::is_ascii_digit)
+}
+
+/// `00112233...`, `0123456789abcdef...`: most digits, or pairs of digits, are as far from the ones before as all others.
+fn is_counted(word: &[u8]) -> bool {
+    let digits = || word.iter().filter_map(|&byte| char::from(byte).to_digit(16));
+    let is_row = |values: &[u32], modulus: u32| {
+        let step = |pair: &[u32]| (pair[1] + modulus - pair[0]) % modulus;
+        let Some(first) = values.windows(2).next().map(step) else { return false };
+        let same = values.windows(2).filter(|pair| step(pair) == first).count();
+        same * 4 >= (values.len() - 1) * 3
+    };
+    let single: Vec<u32> = digits().collect();
+    let pairs: Vec<u32> = single.chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]).collect();
+    is_row(&single, 16) || is_row(&pairs, 256)
+}
+
+/// Whether 32 to 64 hexadecimal digits can be random: long decimal numbers, `ffff...`, digits that
+/// count up and other constants with a small alphabet are not.
 pub(super) fn is_random_hex(word: &[u8]) -> bool {
     const MIN_DISTINCT: u32 = 8;
     let Some(seen) = word.iter().try_fold(0_u32, |seen, &byte| {
@@ -96,7 +141,7 @@ pub(super) fn is_random_hex(word: &[u8]) -> bool {
         return false;
     };
     let (digits, letters) = (seen & 0x03ff, seen & 0xfc00);
-    digits != 0 && letters != 0 && seen.count_ones() >= MIN_DISTINCT
+    digits != 0 && letters != 0 && seen.count_ones() >= MIN_DISTINCT && !is_counted(word)
 }
 
 /// Whether the bytes hold both a letter and a digit, as no plain word or number does.
@@ -157,6 +202,26 @@ mod tests {
         assert!(!is_random_hex(b"12345678901234567890123456789012"));
         assert!(!is_random_hex(b"ffffffffffffffff0000000000000000"));
         assert!(!is_random_hex(b"9e107d9d372bb6826bd81d3542a419dg"));
+        for constant in [
+            &b"000102030405060708090a0b0c0d0e0f"[..],
+            b"00112233445566778899aabbccddeeff",
+            b"0123456789abcdef0123456789ABCDEF",
+            b"fedcba9876543210fedcba9876543210",
+        ] {
+            assert!(!is_random_hex(constant));
+        }
+    }
+
+    #[test]
+    fn digests_are_told_by_the_word_before() {
+        for text in
+            ["sha256:", "checksum = \"", "# commit ", "/commit/", "h.hexdigest(), '", "hashlib.sha384: '", "?rev="]
+        {
+            assert!(follows_digest_word(text.as_bytes(), text.len()), "{text}");
+        }
+        for text in ["", "md5", "api_key = \"", "key: ", "commit = true; key = '", "prevent "] {
+            assert!(!follows_digest_word(text.as_bytes(), text.len()), "{text}");
+        }
     }
 
     #[test]
@@ -171,7 +236,8 @@ mod tests {
 
     #[test]
     fn versions_are_told_by_the_word_before() {
-        for text in ["version = \"", "__version__ = '", "release: ", "pkg==", "pkg>=", "pkg-"] {
+        for text in ["X509_OID_KEY_USAGE = '", "version = \"", "__version__ = '", "release: ", "pkg==", "pkg>=", "pkg-"]
+        {
             assert!(follows_version_word(text.as_bytes(), text.len()), "{text}");
         }
         for text in ["host = \"", "http://", "10.0.0.1-", "ip == \"", "="] {

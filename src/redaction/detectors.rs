@@ -114,3 +114,88 @@ fn anchored(bytes: &[u8], hits: &mut Vec<Hit>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::{Duration, Instant};
+
+    use super::super::redact;
+    use super::*;
+
+    /// Kinds of secrets that are told apart: 103 by how they begin, the others by their structure or their surroundings.
+    const KINDS: usize = 113;
+    /// Families that neither table names.
+    const BY_WORDS: [&str; 3] = ["discord_token", "twilio_key", "hex_secret"];
+
+    /// A made-up example of each kind that has no row among the prefixes.
+    fn others() -> Vec<(&'static str, String)> {
+        // Values are put together at run time, so that secret scanners leave this file alone.
+        let (mixed, hex) = ("AbCdEf0123456789AbCdEf0123456789AbCdEf01", "9e107d9d372bb6826bd81d3542a419d6");
+        let begin = "-----BEGIN ";
+        vec![
+            ("jwt", format!("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{mixed}")),
+            ("private_key", format!("{begin}RSA PRIVATE KEY-----\n{mixed}==\n-----END RSA PRIVATE KEY-----")),
+            ("url_password", format!("postgres://app:{}@db.example.org/app", &mixed[..12])),
+            ("telegram_bot_token", format!("123456789:AA{}", &mixed[..33])),
+            ("terraform_token", format!("AbCdEf01234567.atlasv1.{mixed}{mixed}")),
+            ("authorization_header", format!("Authorization: Bearer {}", &mixed[..20])),
+            ("credential_assignment", format!("password = '{}'", &mixed[..12])),
+            ("discord_token", format!("MTA0NzM2MjU5ODQzMTcyMzUy.GaBcDe.{}", &mixed[..30])),
+            ("twilio_key", format!("SK{hex}")),
+            ("hex_secret", hex.to_owned()),
+        ]
+    }
+
+    #[test]
+    fn every_kind_of_secret_has_an_example_that_is_found() {
+        let anchored = ANCHORED.iter().map(|row| row.family).filter(|family| *family != "email");
+        let known: BTreeSet<&str> =
+            PREFIXED.iter().map(|row| row.family).chain(anchored).chain(BY_WORDS.iter().copied()).collect();
+        assert_eq!(known.len(), KINDS);
+        let mut examples: Vec<_> = PREFIXED.iter().map(|row| (row.family, row.sample(row.literals[0]))).collect();
+        examples.extend(others());
+        for (family, example) in &examples {
+            let redacted = redact(example);
+            assert_eq!(redacted.findings.iter().collect::<Vec<_>>(), [(*family, 1)], "{example}");
+        }
+        assert_eq!(examples.iter().map(|(family, _)| *family).collect::<BTreeSet<_>>(), known);
+    }
+
+    /// Every literal and the pieces that values are made of, alone and glued together by what separates words.
+    fn hostile_texts(length: usize) -> impl Iterator<Item = String> {
+        let pieces = [
+            "a",
+            "1",
+            "0",
+            "+420",
+            "(1",
+            ".",
+            "eyJ",
+            "-----END ",
+            "PRIVATE KEY-----",
+            "1.2.3",
+            "\\\"",
+            "4111",
+            "9e107d9d",
+        ];
+        let pieces = Rule::literal_rules().map(|(literal, _)| literal).chain(pieces);
+        let pieces: Vec<&str> = pieces.collect();
+        let glue = ["", "-", ".", "='", ":\"", "=a1", "\\n", " "];
+        pieces.into_iter().flat_map(move |piece| {
+            glue.into_iter().map(move |glue| [piece, glue].concat().repeat(length / (piece.len() + glue.len())))
+        })
+    }
+
+    #[test]
+    fn no_text_takes_long() {
+        // Some milliseconds where each byte is read a bounded number of times, many seconds where each is read for each.
+        const LENGTH: usize = 1 << 17;
+        const MOST: Duration = Duration::from_secs(2);
+        for text in hostile_texts(LENGTH) {
+            let begun = Instant::now();
+            drop(redact(&text));
+            assert!(begun.elapsed() < MOST, "{:?} for {:?}", begun.elapsed(), &text[..60]);
+        }
+    }
+}

@@ -6,7 +6,9 @@ use std::ops::Range;
 
 use memchr::memmem;
 
-use super::checks::{is_base64url, is_quote, is_random_hex, is_template, run_end, run_start, slice, starts_word};
+use super::checks::{
+    follows_digest_word, is_base64url, is_quote, is_random_hex, is_template, run_end, run_start, slice, starts_word,
+};
 
 /// `eyJ...` with three parts or more (JWS, JWE), or two for an unsigned token.
 pub(super) fn jwt(bytes: &[u8], at: Range<usize>) -> Option<Range<usize>> {
@@ -128,7 +130,10 @@ fn long_word(bytes: &[u8], word: Range<usize>) -> Option<(&'static str, Range<us
         34 if text.starts_with(b"SK") || text.starts_with(b"AC") => {
             is_random_hex(&text[2..]).then_some(("twilio_key", word))
         }
-        32..=64 => is_random_hex(text).then_some(("hex_secret", word)),
+        32..=64 => {
+            let is_secret = is_random_hex(text) && !follows_digest_word(bytes, word.start);
+            is_secret.then_some(("hex_secret", word))
+        }
         _ => None,
     }
 }
@@ -202,6 +207,9 @@ mod tests {
             "http://localhost:8080/users/@me",
             "id = \"550e8400-e29b-41d4-a716-446655440000\"",
             "3.14159265358979323846264338327950288419716939937510",
+            "git checkout commit 9e107d9d372bb6826bd81d3542a419d69e107d9d",
+            "image: engramia@sha256:9e107d9d372bb6826bd81d3542a419d69e107d9d372bb6826bd81d3542a419d6",
+            "key = from_hex('000102030405060708090a0b0c0d0e0f')",
             "0x9e107d9d372bb6826bd81d3542a419d69e107d9d372bb6826bd81d3542a419d6",
         ] {
             assert_eq!(redact(text).text, text);

@@ -61,7 +61,12 @@ pub(super) fn is_bare_secret(value: &[u8], name: &[u8], style: Style) -> bool {
         return false;
     }
     let is_expression = value.iter().any(|b| b"()[]{}".contains(b));
-    if is_expression || is_stand_in(value) || is_member_path(value) {
+    // Replacing a number would leave a program that does not compile.
+    if is_expression
+        || style != Style::Data && is_hexadecimal_number(value)
+        || is_stand_in(value)
+        || is_member_path(value)
+    {
         return false;
     }
     if style == Style::Data {
@@ -84,6 +89,19 @@ fn is_stand_in(value: &[u8]) -> bool {
         || is_color(value)
 }
 
+/// `0x000C`: a constant.
+fn is_hexadecimal_number(value: &[u8]) -> bool {
+    const LONGEST: usize = 18;
+    let digits = value.strip_prefix(b"0x").or_else(|| value.strip_prefix(b"0X"));
+    value.len() <= LONGEST && digits.is_some_and(|digits| digits.iter().all(|b| b.is_ascii_hexdigit() || *b == b'_'))
+}
+
+/// One word of small letters, which no issuer makes a token of: lexers and pages name their tokens so.
+pub(super) fn is_plain_word(value: &[u8]) -> bool {
+    const LONGEST: usize = 14;
+    value.len() <= LONGEST && value.iter().all(u8::is_ascii_lowercase)
+}
+
 /// `#d8dee9`: themes give tokens colours.
 fn is_color(value: &[u8]) -> bool {
     matches!(value, [b'#', rest @ ..] if rest.len() <= 8 && rest.iter().all(u8::is_ascii_hexdigit))
@@ -102,8 +120,8 @@ fn is_location(value: &[u8]) -> bool {
     is_path && !is_random || memchr::memmem::find(value, b"://").is_some()
 }
 
-/// `GITHUB_TOKEN`: the name of a variable that holds the secret.
-fn is_environment_name(value: &[u8]) -> bool {
+/// `GITHUB_TOKEN`, `WINBIO_PRESENCE_0`: the name of a variable that holds the secret, of a constant or a type.
+pub(super) fn is_environment_name(value: &[u8]) -> bool {
     const MAX_DIGITS: usize = 2;
     let is_upper = |&b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     value.contains(&b'_')

@@ -17,7 +17,7 @@ use super::{Result, Services};
 use crate::domain::audit::{AuditAction, AuditEntry, AuditEvent, BrokenLink, ChainHead};
 use crate::domain::{Caller, Scope, Timestamp};
 use crate::ports::{Clock, Entropy};
-use crate::store::{self, AuditQuery, Store, Work};
+use crate::store::{self, AuditQuery, Store, StoreError, Work};
 
 /// How often events are written.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -202,7 +202,11 @@ impl Gathered {
 }
 
 async fn write(store: &dyn Store, scope: &Scope, events: &[(Kind, AuditEvent, u64)]) -> store::Result<()> {
-    let mut work = store.begin(scope).await?;
+    let mut work = match store.begin(scope).await {
+        // Of keys that are dead with their project: the log has a line of it.
+        Err(StoreError::Erased) => return Ok(()),
+        work => work?,
+    };
     for (_, event, count) in events {
         let event = event.clone();
         let event = if *count > 1 { event.with("count", *count) } else { event };
@@ -211,9 +215,9 @@ async fn write(store: &dyn Store, scope: &Scope, events: &[(Kind, AuditEvent, u6
     work.commit().await
 }
 
-/// Records an event in the unit of work that it is about, and commits that.
+/// Records an event of a project in the unit of work that it is about, and commits that.
 pub(super) async fn commit(mut work: Box<dyn Work>, scope: &Scope, event: &AuditEvent) -> store::Result<()> {
-    work.audit().append(event).await?;
+    work.audit().append_in(scope.project(), event).await?;
     work.commit().await?;
     log(Some(scope), event);
     Ok(())
@@ -253,9 +257,14 @@ fn log(scope: Option<&Scope>, event: &AuditEvent) {
         current = number("current"),
         limit = number("limit"),
         count = number("patterns"),
+        patterns_deleted = number("patterns_deleted"),
+        certificate = event.detail.get("certificate").map(tracing::field::display),
         total = number("total"),
         imported = number("imported"),
         overwrite = flag("overwrite"),
+        purged_count = number("purged_count"),
+        dry_run = flag("dry_run"),
+        classification_filter = text("classification_filter"),
         "AUDIT"
     );
 }

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use super::Result;
 use crate::domain::analytics::Window;
 use crate::domain::audit::ChainHead;
+use crate::domain::retention::RetentionLevel;
 use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Vector;
 use crate::store::copy::WholePattern;
@@ -32,6 +33,9 @@ pub enum CopyError {
     /// Nothing can be taken from where not everything is.
     #[error("the source is itself the target of a copy that was cut off, or it is the target")]
     Source,
+    /// What is half gone is not copied: the copy would not know that the rest is to go, too.
+    #[error("an erasure in the source is not finished: start a server on it once, which finishes it")]
+    Erasing,
     /// The target belongs to somebody else.
     #[error("the target holds other data than the source ({0}): give an empty one. Nothing was changed")]
     Occupied(String),
@@ -72,6 +76,9 @@ pub async fn copy(
 ) -> Result<Contents, CopyError> {
     if source.has_mark(UNFINISHED).await? {
         return Err(CopyError::Source);
+    }
+    if !source.erasures().unfinished(now).await?.is_empty() {
+        return Err(CopyError::Erasing);
     }
     if !target.has_mark(UNFINISHED).await? {
         refuse_other_data(source, target).await?;
@@ -134,12 +141,16 @@ async fn copy_scope(
 ) -> Result<(), CopyError> {
     copy_patterns(source, target, scope, progress).await?;
     if scope.is_whole_tenant() {
+        copy_requests(source, target, scope).await?;
         return copy_carried(source, target, scope).await;
     }
     let mut from = source.read(scope).await?;
     let mut to = target.begin(scope).await?;
     if let Some(registered) = from.copying().registered().await? {
         to.copying().register(&registered).await?;
+        let days = from.retention().days().await?;
+        to.retention().set_days(RetentionLevel::Project, days.project).await?;
+        to.retention().set_days(RetentionLevel::Tenant, days.tenant).await?;
     }
     for key in from.keys().list().await? {
         let holder = target.api_keys().find(&key.hash).await?;
@@ -239,6 +250,20 @@ async fn insert(target: &dyn Store, scope: &Scope, page: &[WholePattern]) -> Res
         }
     }
     Ok(work.commit().await?)
+}
+
+async fn copy_requests(source: &dyn Store, target: &dyn Store, scope: &Scope) -> Result<(), CopyError> {
+    let mut after = String::new();
+    loop {
+        let page = source.read(scope).await?.subjects().page(&after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        let mut work = target.begin(scope).await?;
+        for request in &page {
+            work.subjects().put(request).await?;
+        }
+        work.commit().await?;
+        after = last.id.clone();
+    }
 }
 
 async fn copy_carried(source: &dyn Store, target: &dyn Store, scope: &Scope) -> Result<(), CopyError> {

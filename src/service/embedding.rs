@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::{Result, Services};
 use crate::domain::Scope;
 use crate::ports::{Embedder, ModelError, Priority, Vector};
-use crate::store::Unembedded;
+use crate::store::{StoreError, Unembedded};
 
 /// How often the backlog is looked at although nobody woke it: another replica may have left work.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -73,7 +73,10 @@ impl Services {
             }
             for (scope, rows) in scopes {
                 let rows: Vec<_> = rows.iter().map(|(p, vector)| (p.id, p.task.as_str(), *vector)).collect();
-                let mut work = self.store.begin(scope).await?;
+                let mut work = match self.store.begin(scope).await {
+                    Err(StoreError::Erased) => continue,
+                    work => work?,
+                };
                 work.patterns().attach(&rows).await?;
                 work.commit().await?;
             }

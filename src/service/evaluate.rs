@@ -8,6 +8,7 @@ use super::feedback::PreparedIssue;
 use super::gateway::{Account, Gateway, Meter};
 use super::jobs::Finish;
 use super::prompts::{self, Work as Judged};
+use super::quotas::Place;
 use super::texts::INLINE_BYTES;
 use super::{Result, ServiceError, Services, again, answers};
 use crate::domain::adversarial;
@@ -58,6 +59,7 @@ impl Services {
             let mut work = self.store.read(&caller.scope).await?;
             work.patterns().find(key).await?.ok_or(ServiceError::PatternNotFound)?;
         }
+        let mut place = self.take_place(caller).await?;
         let adversarial = self.reproduces(&request).await?;
         let Evaluate { task, code, output, judges, pattern } = request;
         let (task, code) = (self.redacted(task).await?, self.redacted(code).await?);
@@ -73,7 +75,8 @@ impl Services {
             false => Some(self.prepare_issue(&task, &verdict.feedback, verdict.median).await?),
         };
         let evaluated = Evaluated { verdict, adversarial, scores };
-        self.book(caller, &evaluated, pattern.as_ref(), issue.as_ref(), finish).await?;
+        self.book(caller, &evaluated, pattern.as_ref(), issue.as_ref(), &place, finish).await?;
+        place.keep();
         if issue.is_some() {
             self.issues_changed(&caller.scope).await;
         }
@@ -87,6 +90,7 @@ impl Services {
         evaluated: &Evaluated,
         pattern: Option<&PatternKey>,
         issue: Option<&PreparedIssue>,
+        place: &Place,
         finish: &Finish<'_, Evaluated>,
     ) -> Result<()> {
         let verdict = &evaluated.verdict;
@@ -107,6 +111,7 @@ impl Services {
             if let Some(issue) = issue {
                 self.record_issue(work.as_mut(), issue).await?;
             }
+            place.count(work.as_mut()).await?;
             finish.settle(work.as_mut(), evaluated).await?;
             Ok(work.commit().await?)
         })

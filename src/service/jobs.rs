@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 
 use super::{Result, ServiceError, Services, again};
 use crate::domain::job::{Cancelling, HeldJob, NewJob, Submitter, Verdict};
-use crate::domain::{Caller, Job, JobOperation, JobState};
+use crate::domain::{Caller, Feature, Job, JobOperation, JobState};
 use crate::ports::Clock;
-use crate::store::Work;
+use crate::store::{StoreError, Work};
 
 /// Tells the worker of this process what happened here, so that it need not wait until it looks the next time.
 #[derive(Default)]
@@ -29,6 +29,11 @@ impl JobBell {
     /// Waits until a job was queued.
     pub async fn rung(&self) {
         self.queued.notified().await;
+    }
+
+    /// Jobs that run may be over: their workers look at once.
+    pub fn interrupt(&self) {
+        self.cancelled.notify_waiters();
     }
 
     /// Waits until somebody cancels a running job, whichever.
@@ -104,6 +109,8 @@ impl Services {
         params: String,
         max_execution: Option<Duration>,
     ) -> Result<String> {
+        self.entitled(caller.scope.tenant(), Feature::AsyncJobs).await?;
+        self.may_begin(caller, operation).await?;
         let now = self.clock.now();
         let job = NewJob {
             id: self.new_id(),
@@ -154,7 +161,7 @@ impl Services {
         })
         .await?;
         if cancelling == Cancelling::Requested {
-            self.jobs.cancelled.notify_waiters();
+            self.jobs.interrupt();
         }
         Ok(cancelling != Cancelling::TooLate)
     }
@@ -162,7 +169,10 @@ impl Services {
     /// Says what became of a job, in a unit of work of its own; `None` if that is no longer ours to say.
     pub async fn settle_job(&self, job: &HeldJob, verdict: &Verdict) -> Result<Option<JobState>> {
         again(|| async move {
-            let mut work = self.store.begin(&job.scope).await?;
+            let mut work = match self.store.begin(&job.scope).await {
+                Err(StoreError::Erased) => return Ok(None),
+                work => work?,
+            };
             let state = work.jobs().settle(&job.id, job.attempt, verdict.clone(), self.clock.now()).await?;
             if state.is_some() {
                 work.commit().await?;

@@ -6,11 +6,12 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::audit::commit;
-use super::{Quota, Result, ServiceError, Services};
+use super::quotas::{Limited, Quota};
+use super::{Result, ServiceError, Services};
 use crate::domain::audit::{AuditAction, AuditEvent};
 use crate::domain::credential::Credential;
 use crate::domain::{Caller, Permission, Role, Scope, Timestamp};
-use crate::store::{ApiKey, Registration};
+use crate::store::{ApiKey, Registration, StoreError, Work};
 
 /// A key with its secret, which is shown once.
 pub struct Issued {
@@ -70,7 +71,10 @@ impl Services {
 
     /// Stores the first key of the database with its project; `false` if there is a key already.
     pub async fn found(&self, first: &ApiKey, names: &Founding, address: Option<IpAddr>) -> Result<bool> {
-        let mut work = self.store.begin(&first.scope).await?;
+        if self.store.api_keys().any().await? {
+            return Ok(false);
+        }
+        let mut work = self.begin_anew(&first.scope).await?;
         work.projects().register(&names.project, None, first.created_at).await?;
         if !work.keys().insert_first(first).await? {
             return Ok(false);
@@ -103,11 +107,18 @@ impl Services {
         };
         let issued = self.draft(scope, new);
         let Issued { key, .. } = &issued;
-        let mut work = self.store.begin(&key.scope).await?;
-        let limit = self.rules.max_projects;
+        if let Some(id) = &caller.key_id
+            && let Some(own) = self.store.api_keys().by_id(id).await?
+            && own.revoked_at.is_some()
+        {
+            // It was alive when the request came: what was erased since does not come back by it.
+            return Err(StoreError::Erased.into());
+        }
+        let mut work = self.begin_anew(&key.scope).await?;
+        let limit = self.project_limit(work.as_mut()).await?;
         let registered = work.projects().register(key.scope.project(), limit, key.created_at).await?;
         if let (Registration::Full { current }, Some(limit)) = (registered, limit) {
-            return Err(self.exceeded(caller, Quota { metric: "projects", current, limit: u64::from(limit) }));
+            return Err(self.exceeded(caller, Quota { limited: Limited::Projects, current, limit: u64::from(limit) }));
         }
         work.keys().insert(key).await?;
         let event = self.audit.event_of(AuditAction::KeyCreated, caller);
@@ -157,6 +168,17 @@ impl Services {
         Ok(Issued { key: ApiKey { prefix, hash, last_used_at: None, ..key }, secret })
     }
 
+    /// A unit of work in a project that is made now: one that was erased begins anew, as an empty one.
+    async fn begin_anew(&self, scope: &Scope) -> Result<Box<dyn Work>> {
+        match self.store.begin(scope).await {
+            Err(StoreError::Erased) => {
+                self.store.erasures().reopen(scope).await?;
+                Ok(self.store.begin(scope).await?)
+            }
+            work => Ok(work?),
+        }
+    }
+
     fn draft(&self, scope: Scope, new: NewKey) -> Issued {
         let Credential { secret, prefix, hash } = self.credential();
         let key = ApiKey {
@@ -179,18 +201,6 @@ impl Services {
         let mut random = [0; 32];
         self.entropy.fill(&mut random);
         Credential::of(&random)
-    }
-
-    /// Records that a caller has reached a limit, and refuses.
-    pub(super) fn exceeded(&self, caller: &Caller, quota: Quota) -> ServiceError {
-        let event = self.audit.event_of(AuditAction::QuotaExceeded, caller);
-        let event = event
-            .with("reason", quota.metric)
-            .with("metric", quota.metric)
-            .with("current", quota.current)
-            .with("limit", quota.limit);
-        self.audit.note(Some(&caller.scope), event);
-        ServiceError::Quota(quota)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::evidence::Seen;
 use super::texts::INLINE_BYTES;
-use super::{Quota, Result, Services, again};
+use super::{Result, Services, again};
 use crate::domain::analytics::Event;
 use crate::domain::pattern::{Extra, Fingerprint};
 use crate::domain::text::WordSet;
@@ -128,6 +128,7 @@ impl Services {
     ) -> Result<Learned> {
         let score = new.success_score;
         let mut work = self.store.begin(&caller.scope).await?;
+        self.in_good_standing(work.as_mut()).await?;
         let twin = match on_duplicate {
             OnDuplicate::KeepBoth => None,
             OnDuplicate::Merge | OnDuplicate::Skip => find_twin(work.as_mut(), new, fingerprint, vector, look).await?,
@@ -158,17 +159,6 @@ impl Services {
         let pattern_count = work.statistics().get().await?.patterns;
         work.commit().await?;
         Ok(Learned { stored, pattern_count, pattern_key: key })
-    }
-
-    /// Refuses if the patterns that this unit of work has added are too many for the caller's key. The count is part of
-    /// the unit: whoever adds at the same time is counted before or after, and never beyond the limit.
-    pub(super) async fn within_quota(&self, caller: &Caller, work: &mut dyn Work, added: u64) -> Result<()> {
-        let Some(limit) = caller.max_patterns.map(u64::from).filter(|_| added > 0) else { return Ok(()) };
-        let count = work.statistics().get().await?.patterns;
-        if count <= limit {
-            return Ok(());
-        }
-        Err(self.exceeded(caller, Quota { metric: "patterns", current: count - added, limit }))
     }
 
     /// The task's vector. A provider that fails costs the vector, not the pattern: it is embedded later.

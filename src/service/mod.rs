@@ -5,9 +5,12 @@ pub mod aging;
 pub mod analytics;
 mod answers;
 pub mod audit;
+pub mod billing;
+pub mod classification;
 pub mod compose;
 pub mod copy;
 pub mod embedding;
+pub mod erasure;
 pub mod evaluate;
 pub mod evidence;
 pub mod evolve;
@@ -15,16 +18,20 @@ pub mod failures;
 pub mod feedback;
 pub mod gateway;
 pub mod health;
+pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 pub mod learn;
 pub mod original;
 pub mod patterns;
 mod prompts;
+pub mod quotas;
 pub mod ranking;
 pub mod recall;
+pub mod retention;
 pub mod reuse;
 pub mod skills;
+pub mod subjects;
 pub mod texts;
 pub mod transfer;
 pub mod warnings;
@@ -36,9 +43,12 @@ use crate::compute::ComputePool;
 use crate::domain::analytics::Window;
 use crate::domain::record::Flaw;
 use crate::domain::spend::Overspent;
-use crate::domain::{Permission, Role, Thresholds};
-use crate::ports::{Clock, Embedder, Entropy, ModelError};
+use crate::domain::{Feature, Permission, Plan, Role, Thresholds};
+
+use crate::ports::{Clock, Embedder, Entropy, ModelError, PaymentError};
 use crate::store::{Store, StoreError};
+
+use quotas::{PlanCache, Quota};
 
 /// Everything that use cases need.
 pub struct Services {
@@ -56,14 +66,22 @@ pub struct Services {
     pub audit: Arc<audit::AuditTrail>,
     /// What recalls leave behind.
     pub reuse: Arc<reuse::ReuseLog>,
+    /// Scopes that are being erased here.
+    pub erasures: erasure::ErasureDesk,
     /// Recurring issues at hand for recalls.
     pub issues: Arc<warnings::IssueTables>,
     /// Patterns that wait for a vector.
     pub backlog: Arc<embedding::Backlog>,
     /// The way to the language model; `None` without one.
     pub gateway: Option<gateway::Gateway>,
+    /// Plans of tenants at hand.
+    pub plans: Arc<PlanCache>,
+    /// What payments need.
+    pub billing: billing::Billing,
     /// Tells the worker of this process what happened here.
     pub jobs: Arc<jobs::JobBell>,
+    /// What was removed because of its age.
+    pub removed: Arc<retention::Removed>,
     /// Rules that the operator may change.
     pub rules: Rules,
 }
@@ -79,8 +97,27 @@ pub struct Rules {
     pub success_threshold: f64,
     /// Most projects of a tenant; `None` for no limit.
     pub max_projects: Option<u32>,
+    /// Which limits of plans are kept.
+    pub quotas: QuotaRules,
+    /// Days that patterns are kept where neither project nor tenant says otherwise; `None` for ever.
+    pub retention_days: Option<u32>,
+    /// Whether the operator says so: what nobody has asked for is not removed by itself.
+    pub retention_is_set: bool,
+    /// Days in which requests of data subjects must be answered.
+    pub dsr_sla_days: u32,
     /// How long jobs may take.
     pub jobs: JobRules,
+}
+
+/// Which limits of plans are kept (decision 13).
+#[derive(Debug, Clone, Copy)]
+pub struct QuotaRules {
+    /// Patterns, evaluations, and payments that are due.
+    pub limits: bool,
+    /// The number of projects, and features.
+    pub entitlements: bool,
+    /// Share of the tenant's patterns that one project may hold, where a plan has several.
+    pub project_share: f64,
 }
 
 /// How long jobs may take.
@@ -90,17 +127,6 @@ pub struct JobRules {
     pub max_execution: Duration,
     /// From its submission to its end, waiting included.
     pub expires_after: Duration,
-}
-
-/// A limit that is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    /// What is counted: `patterns` or `projects`.
-    pub metric: &'static str,
-    /// How many there are.
-    pub current: u64,
-    /// How many there may be.
-    pub limit: u64,
 }
 
 /// A result of a use case.
@@ -163,9 +189,23 @@ pub enum ServiceError {
     /// A key for another project than the caller's.
     #[error("Only an owner may create keys for another project.")]
     ForeignProject,
+    /// Only an owner erases another project than its own.
+    #[error(
+        "Role '{}' may only delete its own project. Cross-project deletion requires the 'owner' role.", .0.as_str()
+    )]
+    ForeignErasure(Role),
+    /// Nobody erases another tenant than its own.
+    #[error("You can only delete your own tenant.")]
+    ForeignTenant,
     /// No such job in the caller's scope.
     #[error("Job not found.")]
     JobNotFound,
+    /// No such request of a data subject in the caller's tenant.
+    #[error("DSR not found.")]
+    RequestNotFound,
+    /// A request has as many remarks as it may.
+    #[error("The notes of this request are full.")]
+    NotesFull,
     /// The job is held by somebody else, or was cancelled.
     #[error("The job is no longer running here.")]
     JobLost,
@@ -173,8 +213,42 @@ pub enum ServiceError {
     #[error("result of a job")]
     Unwritable(#[source] anyhow::Error),
     /// A limit is reached.
-    #[error("{}", .0.text())]
+    #[error("{0}")]
     Quota(Quota),
+    /// A payment is due for too long.
+    #[error("Your subscription payment is past due. Update your payment method to continue.")]
+    Unpaid,
+    /// The plan does not have the feature.
+    #[error("This needs the plan '{}'. Your plan is '{}'.", feature.least_plan().as_str(), plan.as_str())]
+    NotEntitled {
+        /// What is missing.
+        feature: Feature,
+        /// What the tenant has.
+        plan: Plan,
+    },
+    /// There is no payment service.
+    #[error("Billing is not configured on this server: STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET are not set.")]
+    NoPayments,
+    /// The payment service failed.
+    #[error(transparent)]
+    Payment(PaymentError),
+    /// Nobody may be sent to this address.
+    #[error("Invalid return_url.")]
+    InvalidReturnUrl,
+    /// The plan has no overage, or asks for a cap.
+    #[error("Invalid overage configuration.")]
+    InvalidOverage,
+    /// An event that is not signed as it should be, or cannot be read.
+    #[error("{0}")]
+    InvalidNotice(&'static str),
+    /// A field holds what cannot be used.
+    #[error("{field}: {message}")]
+    InvalidField {
+        /// Which.
+        field: &'static str,
+        /// What it should hold.
+        message: &'static str,
+    },
     /// The operation needs a language model, and there is none.
     #[error("LLM provider not configured. {}() requires an LLM.", .0)]
     NoModel(&'static str),
@@ -209,15 +283,6 @@ impl ServiceError {
             Self::Store(error) => matches!(error, StoreError::Contended(_) | StoreError::Backend(_)),
             Self::Model(error) => matches!(error, ModelError::Unavailable(_) | ModelError::Busy { .. }),
             _ => false,
-        }
-    }
-}
-
-impl Quota {
-    fn text(&self) -> &'static str {
-        match self.metric {
-            "projects" => "Project quota reached. Delete old projects or upgrade your plan.",
-            _ => "Pattern quota reached. Delete old patterns or upgrade your plan.",
         }
     }
 }

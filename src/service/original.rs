@@ -1,6 +1,8 @@
 //! Carries what a database of the original holds into the store: project by project, page by page, so that memory does
 //! not grow with it. Doing it again changes nothing: what is in the store already stays as it is there.
 
+mod account;
+
 use std::collections::BTreeMap;
 
 use super::Services;
@@ -213,6 +215,9 @@ async fn carry(
     for (tenant, rows) in tenants {
         let mut work = services.store.begin(&Scope::of_tenant(&tenant)).await?;
         let new = work.copying().put_carried(&rows).await?;
+        for row in &rows {
+            account::adopt(work.as_mut(), row).await?;
+        }
         work.commit().await?;
         if let Some(row) = rows.first() {
             // A page is of one table.

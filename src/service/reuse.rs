@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::domain::analytics::Event;
 use crate::domain::{PatternId, Scope};
-use crate::store::{Result, Store};
+use crate::store::{Result, Store, StoreError};
 
 /// How long counts are gathered.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -77,6 +77,12 @@ impl ReuseLog {
         (a.0 + b.0, a.1 + b.1)
     }
 
+    /// Forgets what was recorded of a scope that is erased.
+    pub fn forget(&self, scope: &Scope) {
+        self.lock().gathered.retain(|of, _| !scope.covers(of));
+        self.gained.lock().unwrap_or_else(PoisonError::into_inner).retain(|of, _| !scope.covers(of));
+    }
+
     /// Writes everything recorded so far. What cannot be written is kept for the next time.
     pub async fn flush(&self, store: &dyn Store) -> Result<()> {
         let _one = self.flushing.lock().await;
@@ -105,7 +111,14 @@ impl ReuseLog {
 
     async fn write_in_flight(&self, store: &dyn Store, scope: Scope) -> Result<()> {
         let Some(mut batch) = self.lock().in_flight.get(&scope).cloned() else { return Ok(()) };
-        let written = write(store, &scope, &mut batch).await;
+        let written = match write(store, &scope, &mut batch).await {
+            // There is nothing left that it could be written to.
+            Err(StoreError::Erased) => {
+                self.lock().in_flight.remove(&scope);
+                return Ok(());
+            }
+            written => written,
+        };
         if written.is_ok() {
             self.gained(&scope, batch.events.len());
         }
@@ -124,7 +137,10 @@ impl ReuseLog {
             gained.extract_if(|_, events| *events >= TRIM_AFTER).map(|(scope, _)| scope).collect()
         };
         for scope in full {
-            let mut work = store.begin(&scope).await?;
+            let mut work = match store.begin(&scope).await {
+                Err(StoreError::Erased) => continue,
+                work => work?,
+            };
             work.analytics().trim(Event::KEPT).await?;
             work.commit().await?;
         }

@@ -1,6 +1,7 @@
 //! Export, import, and the adoption of an older data directory.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
@@ -8,16 +9,22 @@ use serde_json::{Map, Value};
 
 use super::audit::commit;
 use super::jobs::Finish;
-use super::{Result, ServiceError, Services};
+use super::{Result, ServiceError, Services, again};
 use crate::domain::audit::{AuditAction, AuditEvent};
 use crate::domain::pattern::Fingerprint;
 use crate::domain::record::{self, Archive, Flaw};
-use crate::domain::{Caller, NewPattern, Pattern, PatternKey, Scope, Skill, Timestamp};
+use crate::domain::{Caller, Classification, Feature, NewPattern, Pattern, PatternKey, Scope, Skill, Timestamp};
 use crate::ports::{Embedder, Priority, Vector};
 use crate::store::Work;
 
 /// Patterns that are read or written in one unit of work.
 const BATCH: usize = 500;
+
+/// Texts of an exported page, about, and rows of the first one.
+const PAGE_BYTES: usize = 1 << 17;
+const FIRST_PAGE: u32 = 64;
+/// Every classification.
+const EVERY: [Classification; 3] = [Classification::Public, Classification::Internal, Classification::Confidential];
 
 /// One record of an import, its outer members checked.
 #[derive(Debug)]
@@ -84,14 +91,46 @@ impl Services {
         let count = self.store.read(&caller.scope).await?.statistics().get().await?.patterns;
         let event = self.audit.event_of(AuditAction::DataExported, caller).with("patterns", count);
         self.audit.note(Some(&caller.scope), event);
-        let (store, scope) = (std::sync::Arc::clone(&self.store), caller.scope.clone());
-        Ok(stream::try_unfold(None::<PatternKey>, move |after| {
-            let (store, scope) = (std::sync::Arc::clone(&store), scope.clone());
+        Ok(self.pages(&caller.scope, EVERY.to_vec()))
+    }
+
+    /// Every pattern of the scope, or those of some classifications, in key order, read page by page. That it is exported
+    /// is recorded before anything is read.
+    ///
+    /// # Errors
+    /// When reuse counts or the record cannot be written first.
+    pub async fn export_scope(
+        &self,
+        caller: &Caller,
+        among: Option<Vec<Classification>>,
+    ) -> Result<impl Stream<Item = Result<Vec<Pattern>>> + Send + 'static> {
+        self.entitled(caller.scope.tenant(), Feature::GdprExport).await?;
+        self.reuse.flush_scope(self.store.as_ref(), &caller.scope).await?;
+        let filter = among.as_ref().map(|among| among.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(","));
+        let event = self.audit.event_of(AuditAction::ScopeExported, caller);
+        let event = &event.with("classification_filter", filter);
+        again(|| async move { Ok(commit(self.store.begin(&caller.scope).await?, &caller.scope, event).await?) })
+            .await?;
+        Ok(self.pages(&caller.scope, among.unwrap_or_else(|| EVERY.to_vec())))
+    }
+
+    /// Pages of bounded length. Nothing of the store is held between two of them, however slow the reader is.
+    fn pages(
+        &self,
+        scope: &Scope,
+        among: Vec<Classification>,
+    ) -> impl Stream<Item = Result<Vec<Pattern>>> + Send + 'static + use<> {
+        let (store, scope, among): (_, _, Arc<[_]>) = (Arc::clone(&self.store), scope.clone(), among.into());
+        stream::try_unfold((None::<PatternKey>, FIRST_PAGE), move |(after, rows)| {
+            let (store, scope, among) = (Arc::clone(&store), scope.clone(), Arc::clone(&among));
             async move {
-                let page = store.read(&scope).await?.patterns().page(after.as_ref(), BATCH as u32).await?;
-                Ok(page.last().map(|last| last.body.key.clone()).map(|last| (page, Some(last))))
+                let mut work = store.read(&scope).await?;
+                let page = work.patterns().export_page(after.as_ref(), &among, rows, PAGE_BYTES).await?;
+                // Where long patterns have ended a page early, the next one asks the database for no more than it takes.
+                let next = (page.len() as u32).saturating_mul(2).clamp(1, BATCH as u32);
+                Ok(page.last().map(|last| last.body.key.clone()).map(|last| (page, (Some(last), next))))
             }
-        }))
+        })
     }
 
     /// Imports records. Newer format versions, foreign keys, and keys that exist (without
@@ -140,12 +179,13 @@ impl Services {
         finish: &Finish<'_, Imported>,
     ) -> Result<Imported> {
         // What may turn out to be too much is one unit of work.
-        let size = if caller.max_patterns.is_some() { patterns.len() } else { BATCH };
+        let size = if self.may_exceed(caller, patterns.len() as u64).await? { patterns.len() } else { BATCH };
         let mut patterns = patterns.into_iter().peekable();
         loop {
             let batch: Vec<NewPattern> = patterns.by_ref().take(size).collect();
             let looked_at = unsaid.so_far.looked_at + batch.len();
             let (mut work, stored) = self.write_batch(&caller.scope, batch, overwrite, &HashMap::new()).await?;
+            self.in_good_standing(work.as_mut()).await?;
             self.within_quota(caller, work.as_mut(), stored.new as u64).await?;
             let so_far = Progress { looked_at, imported: unsaid.so_far.imported + stored.new + stored.replaced };
             if patterns.peek().is_some() {

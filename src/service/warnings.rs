@@ -70,6 +70,14 @@ impl IssueTables {
         }
     }
 
+    /// Forgets the issues of a scope that is erased.
+    pub async fn forget(&self, scope: &Scope) {
+        let known: Vec<_> = self.tables.iter().map(|(of, _)| of).filter(|of| scope.covers(of)).collect();
+        for of in known {
+            self.tables.invalidate(of.as_ref()).await;
+        }
+    }
+
     fn next_stale(&self) -> Option<Scope> {
         self.stale.lock().unwrap_or_else(PoisonError::into_inner).pop_first()
     }

@@ -29,6 +29,8 @@ pub trait Audits: Send {
     /// Records an event of this unit's project at the end of the tenant's chain. Other writers of the tenant's chain
     /// wait until this unit of work ends.
     async fn append(&mut self, event: &AuditEvent) -> Result<()>;
+    /// As [`Self::append`], of another project of the tenant.
+    async fn append_in(&mut self, project: &str, event: &AuditEvent) -> Result<()>;
     /// Entries of this unit's project, the newest (highest number) first.
     async fn page(&mut self, query: &AuditQuery) -> Result<Vec<AuditEntry>>;
     /// Entries of the whole tenant after a number, in the order of the chain.

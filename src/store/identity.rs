@@ -39,7 +39,7 @@ pub trait ApiKeys: Send + Sync {
     async fn find(&self, hash: &[u8; 32]) -> Result<Option<ApiKey>>;
     /// The key with this id, in whatever state; `None` if there is none.
     async fn by_id(&self, id: &str) -> Result<Option<ApiKey>>;
-    /// Whether there is any key, in whatever state.
+    /// Whether there is any key, in whatever state; those of erased projects do not count.
     async fn any(&self) -> Result<bool>;
     /// Notes when keys were last used, by id; never moves a time back, unknown ids are skipped.
     async fn touch(&self, used: &[(String, Timestamp)]) -> Result<()>;
@@ -50,10 +50,10 @@ pub trait ApiKeys: Send + Sync {
 pub trait Keys: Send {
     /// Stores a key of this unit's scope.
     async fn insert(&mut self, key: &ApiKey) -> Result<()>;
-    /// Stores a key of this unit's scope if the database holds no key at all; `false` otherwise. Of several callers at
+    /// Stores a key of this unit's scope if there is no key ([`ApiKeys::any`]); `false` otherwise. Of several callers at
     /// once one wins.
     async fn insert_first(&mut self, key: &ApiKey) -> Result<bool>;
-    /// Every key of the project, revoked ones too, the newest first.
+    /// Every key of the project, revoked ones too, the newest first; not those that were erased.
     async fn list(&mut self) -> Result<Vec<ApiKey>>;
     /// One key of the project. In a unit of work that writes, nobody else changes it until the end.
     async fn get(&mut self, id: &str) -> Result<Option<ApiKey>>;
@@ -80,7 +80,8 @@ pub enum Registration {
 /// The projects of one tenant.
 #[async_trait]
 pub trait Projects: Send {
-    /// Registers this unit's tenant and project under its name, unless they are there. With `most`, a tenant never has
+    /// Registers this unit's tenant and project under its name, unless they are there; one that was erased is made
+    /// anew. With `most`, a tenant never has
     /// more projects than that, however many callers try at once.
     async fn register(&mut self, name: &str, most: Option<u32>, at: Timestamp) -> Result<Registration>;
     /// Whether this unit's project is registered.

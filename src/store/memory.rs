@@ -127,6 +127,17 @@ pub trait Patterns: Send {
     async fn matching(&mut self, text: &str, filter: &Filter, ranking: &Ranking, limit: usize) -> Result<Vec<Nearest>>;
     /// Patterns in key order after a key.
     async fn page(&mut self, after: Option<&PatternKey>, limit: u32) -> Result<Vec<Pattern>>;
+    /// Patterns of these classifications in key order after a key, at most `rows`. A page ends with the pattern whose
+    /// texts make it so many bytes long, so that its memory is bounded.
+    async fn export_page(
+        &mut self,
+        after: Option<&PatternKey>,
+        among: &[Classification],
+        rows: u32,
+        bytes: usize,
+    ) -> Result<Vec<Pattern>>;
+    /// Changes how sensitive a pattern is, and nothing else; what it was. `None` if there is none of this key.
+    async fn classify(&mut self, key: &PatternKey, classification: Classification) -> Result<Option<Classification>>;
     /// Score, decay time and key of patterns in id order after an id.
     async fn scores(&mut self, after: Option<PatternId>, limit: u32) -> Result<Vec<ScoreRow>>;
     /// Sets faded scores.

@@ -5,13 +5,18 @@
 
 pub mod analytics;
 pub mod audit;
+pub mod billing;
 pub mod copy;
 mod engine;
+pub mod erasure;
+pub mod governance;
+pub mod idempotency;
 pub mod identity;
 pub mod jobs;
 mod legacy;
 pub mod memory;
 pub mod original;
+pub mod payments;
 pub mod postgres;
 pub mod spend;
 pub mod sqlite;
@@ -23,10 +28,15 @@ use crate::ports::Space;
 
 pub use analytics::Analytics;
 pub use audit::{AuditQuery, Audits};
+pub use billing::Billing;
 pub use copy::{Copying, Inventory};
+pub use erasure::{Erasure, Erasures};
+pub use governance::{OpenRequests, RequestQuery, Retentions, SubjectRequests, Sweep};
+pub use idempotency::Repeatable;
 pub use identity::{ApiKey, ApiKeys, Keys, Projects, Registration};
 pub use jobs::{Claim, JobQueue, Jobs, Pulse};
 pub use memory::{Feedbacks, Nearest, NearestQuery, Patterns, Skills, Statistics, Totals};
+pub use payments::{PaymentFeed, PaymentLedger};
 pub use spend::Spend;
 
 /// A result of the storage layer.
@@ -43,6 +53,9 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// The scope is being erased, or was and is not used again.
+    #[error("The project is being erased, or has been.")]
+    Erased,
     /// The scan's compute queue is full.
     #[error(transparent)]
     Busy(#[from] crate::compute::Busy),
@@ -59,14 +72,22 @@ pub enum StoreError {
 pub trait Store: Send + Sync {
     /// A unit of work that only reads.
     async fn read(&self, scope: &Scope) -> Result<Box<dyn Work>>;
-    /// A unit of work that writes; other writers wait for it.
+    /// A unit of work that writes; other writers wait for it. [`StoreError::Erased`] for a scope that is closed.
     async fn begin(&self, scope: &Scope) -> Result<Box<dyn Work>>;
+    /// A unit of work that erases: it begins in a closed scope as well, and sees all of the tenant if that is its scope.
+    async fn erase(&self, scope: &Scope) -> Result<Box<dyn Work>>;
+    /// Erasures of all scopes.
+    fn erasures(&self) -> &dyn Erasures;
     /// API keys, which are looked up before any scope is known.
     fn api_keys(&self) -> &dyn ApiKeys;
     /// What there is beside the scopes.
     fn inventory(&self) -> &dyn Inventory;
     /// Jobs of all scopes, for workers.
     fn queue(&self) -> &dyn JobQueue;
+    /// Customers of the payment service, whoever they are.
+    fn payment_feed(&self) -> &dyn PaymentFeed;
+    /// Requests that may be repeated without being carried out again.
+    fn repeatable(&self) -> &dyn Repeatable;
     /// Every scope that something was written in, in order after one. What belongs to a whole tenant stands in a scope
     /// whose project has no name.
     async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>>;
@@ -80,6 +101,9 @@ pub trait Store: Send + Sync {
     async fn has_mark(&self, name: &str) -> Result<bool>;
     /// Notes that one-time work is done; noting it again changes nothing.
     async fn set_mark(&self, name: &str, now: Timestamp) -> Result<()>;
+    /// Takes the next scopes of a round through all of them, in order; none where it is over until the next one begins.
+    /// Of several that ask at once each scope goes to one.
+    async fn sweep(&self, sweep: &Sweep, now: Timestamp) -> Result<Vec<Scope>>;
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
     /// Name on the wire: `json` or `postgres`.
@@ -111,8 +135,18 @@ pub trait Work: Send {
     fn jobs(&mut self) -> &mut dyn Jobs;
     /// The scope as it is.
     fn copying(&mut self) -> &mut dyn Copying;
+    /// The end of the scope.
+    fn erasure(&mut self) -> &mut dyn Erasure;
     /// What the tenant spends on language models.
     fn spend(&mut self) -> &mut dyn Spend;
+    /// What the payment service knows of the tenant.
+    fn payments(&mut self) -> &mut dyn PaymentLedger;
+    /// What the tenant has subscribed to, and what it uses of it.
+    fn billing(&mut self) -> &mut dyn Billing;
+    /// How long the project is kept.
+    fn retention(&mut self) -> &mut dyn Retentions;
+    /// Requests of data subjects.
+    fn subjects(&mut self) -> &mut dyn SubjectRequests;
     /// Makes the work durable. When this returns, it survives a crash and the next read sees it.
     async fn commit(self: Box<Self>) -> Result<()>;
 }

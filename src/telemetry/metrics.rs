@@ -50,6 +50,8 @@ pub struct Metrics {
     pub job_wait_seconds: Histogram,
     /// Audit events that are in the log only, because too many came at once.
     pub audit_lost: IntCounter,
+    /// Patterns removed because they were older than the retention.
+    pub retention_purged: IntCounter,
     /// Jobs that wait for a compute thread.
     pub compute_queue: IntGauge,
     pattern_count: IntGauge,
@@ -172,6 +174,10 @@ impl Metrics {
             audit_lost: metric!(
                 r,
                 IntCounter::new("engramia_audit_events_lost_total", "Audit events that are in the log only")
+            ),
+            retention_purged: metric!(
+                r,
+                IntCounter::new("engramia_retention_purged_total", "Patterns removed because of their age")
             ),
             compute_queue: metric!(
                 r,

@@ -10,8 +10,9 @@ use crate::domain::tier::Calibration;
 use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::{Attempt, Completion, Embedder, LanguageModel, ModelError, Priority, Prompt, Space, Vector};
 use crate::store::{
-    Analytics, ApiKeys, Audits, Copying, Feedbacks, Inventory, JobQueue, Jobs, Keys, Patterns, Projects, Result,
-    Skills, Spend, Statistics, Store, Totals, Unembedded, Work,
+    Analytics, ApiKeys, Audits, Billing, Copying, Erasure, Erasures, Feedbacks, Inventory, JobQueue, Jobs, Keys,
+    Patterns, PaymentFeed, PaymentLedger, Projects, Repeatable, Result, Retentions, Skills, Spend, Statistics, Store,
+    SubjectRequests, Sweep, Totals, Unembedded, Work,
 };
 use crate::telemetry::metrics::ModelMetrics;
 
@@ -133,6 +134,13 @@ impl Store for TimedStore {
         let timer = self.save.start_timer();
         Ok(Box::new(TimedWork { inner: self.inner.begin(scope).await?, _timer: timer }))
     }
+    async fn erase(&self, scope: &Scope) -> Result<Box<dyn Work>> {
+        let timer = self.save.start_timer();
+        Ok(Box::new(TimedWork { inner: self.inner.erase(scope).await?, _timer: timer }))
+    }
+    fn erasures(&self) -> &dyn Erasures {
+        self.inner.erasures()
+    }
     fn api_keys(&self) -> &dyn ApiKeys {
         self.inner.api_keys()
     }
@@ -141,6 +149,12 @@ impl Store for TimedStore {
     }
     fn queue(&self) -> &dyn JobQueue {
         self.inner.queue()
+    }
+    fn payment_feed(&self) -> &dyn PaymentFeed {
+        self.inner.payment_feed()
+    }
+    fn repeatable(&self) -> &dyn Repeatable {
+        self.inner.repeatable()
     }
     async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>> {
         self.inner.scopes(after, limit).await
@@ -159,6 +173,9 @@ impl Store for TimedStore {
     }
     async fn set_mark(&self, name: &str, now: Timestamp) -> Result<()> {
         self.inner.set_mark(name, now).await
+    }
+    async fn sweep(&self, sweep: &Sweep, now: Timestamp) -> Result<Vec<Scope>> {
+        self.inner.sweep(sweep, now).await
     }
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
@@ -203,8 +220,23 @@ impl Work for TimedWork {
     fn copying(&mut self) -> &mut dyn Copying {
         self.inner.copying()
     }
+    fn erasure(&mut self) -> &mut dyn Erasure {
+        self.inner.erasure()
+    }
     fn spend(&mut self) -> &mut dyn Spend {
         self.inner.spend()
+    }
+    fn payments(&mut self) -> &mut dyn PaymentLedger {
+        self.inner.payments()
+    }
+    fn billing(&mut self) -> &mut dyn Billing {
+        self.inner.billing()
+    }
+    fn retention(&mut self) -> &mut dyn Retentions {
+        self.inner.retention()
+    }
+    fn subjects(&mut self) -> &mut dyn SubjectRequests {
+        self.inner.subjects()
     }
     async fn commit(self: Box<Self>) -> Result<()> {
         self.inner.commit().await

@@ -31,7 +31,7 @@ async fn configured_origins_may_call() {
         assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE));
         assert!(listed(&answer, "access-control-allow-methods").contains(&method.to_lowercase()), "{method}");
         assert_eq!(answer.header("access-control-max-age"), Some("600"));
-        for name in ["authorization", "content-type", "prefer", "x-request-id", "x-project-id"] {
+        for name in ["authorization", "content-type", "prefer", "x-request-id", "x-project-id", "idempotency-key"] {
             assert!(listed(&answer, "access-control-allow-headers").contains(&name.to_owned()), "{name}");
         }
         assert_eq!(answer.header("access-control-allow-credentials"), None);
@@ -46,6 +46,10 @@ async fn configured_origins_may_call() {
         "x-engramia-usage-prompt-tokens",
         "x-engramia-usage-completion-tokens",
         "x-engramia-usage-cost-usd",
+        "idempotent-replayed",
+        "ratelimit-limit",
+        "ratelimit-remaining",
+        "ratelimit-reset",
     ];
     assert_eq!(listed(&refused, "access-control-expose-headers"), exposed);
     assert!(listed(&refused, "vary").contains(&"origin".to_owned()));

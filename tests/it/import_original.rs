@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use engramia::app::{Overrides, import_original, survey_original};
 use engramia::compute::ComputePool;
 use engramia::config::Config;
+use engramia::domain::subscription::Overage;
 use engramia::domain::tier::Calibration;
 use engramia::domain::time::parse_iso;
-use engramia::domain::{Classification, PatternKey, Role, Scope, Source, credential, unix_seconds};
+use engramia::domain::{Classification, Month, PatternKey, Plan, Role, Scope, Source, credential, unix_seconds};
 use engramia::ports::{Embedder, ModelError, Priority, Space, Vector};
 use engramia::service::copy::{Contents, survey};
 use engramia::service::original::{Count, Report};
@@ -213,6 +214,13 @@ async fn check_rows(store: &dyn Store) {
     let subscription: Value = serde_json::from_str(&rows[0].data).expect("JSON");
     assert_eq!((rows[0].source.as_str(), rows[0].id.as_str()), ("billing_subscriptions", "sub-1"));
     assert_eq!(subscription["stripe_customer_id"], "cus_1");
+    let account = work.billing().subscription().await.expect("read");
+    assert_eq!((account.plan, account.customer_id.as_deref()), (Plan::Team, Some("cus_1")));
+    assert_eq!(account.overage, Overage { enabled: true, cap_cents: None });
+    for (month, runs) in [(1, 41), (2, 7), (3, 0)] {
+        let month = Month::new(2026, month).expect("a month");
+        assert_eq!(work.billing().runs(month).await.expect("read"), runs);
+    }
     let mut work = store.read(&Scope::of_tenant("")).await.expect("a unit of work");
     assert_eq!(work.copying().carried(None, 99).await.expect("read")[0].id, "evt_1");
 }

@@ -19,7 +19,7 @@ fn assert_refused(answer: &Answer, metric: &str, text: &str, (current, limit): (
     let body = answer.problem(429, "QUOTA_EXCEEDED");
     assert_eq!(body["detail"], text);
     assert_eq!(body["message"], text);
-    assert_eq!(body["error"], "quota_exceeded");
+    assert_eq!(body["error"], if metric == "projects" { "project_quota_exceeded" } else { "quota_exceeded" });
     assert_eq!(body["error_context"], json!({ "metric": metric, "current": current, "limit": limit }));
     for (name, value) in [("metric", json!(metric)), ("current", json!(current)), ("limit", json!(limit))] {
         assert_eq!(body[name], value, "{body}");

@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use engramia::domain::analytics::{Rollup, Window};
+use engramia::domain::erasure::ErasureOrder;
 use engramia::domain::job::{NewJob, Submitter};
+use engramia::domain::overage::OveragePeriod;
 use engramia::domain::spend::{Budget, ModelRole, Nanos};
-use engramia::domain::{Feedback, JobOperation, Ratings, Role, Scope, Timestamp};
+use engramia::domain::subject::{RequestStatus, RequestType, SubjectRequest};
+use engramia::domain::subscription::Overage;
+use engramia::domain::{Feedback, JobOperation, Month, Plan, Ratings, Role, Scope, Subscription, Timestamp};
 use engramia::store::Store;
+use engramia::store::billing::Reservation;
 use engramia::store::copy::CarriedRow;
+use engramia::store::idempotency::{Application, Hold, Place};
 use engramia::store::memory::IssueTask;
 use engramia::store::spend::Booking;
 use serde_json::json;
@@ -20,9 +26,24 @@ use crate::support::postgres::{Database, execute, numbers};
 use crate::support::run;
 
 /// Tables that are looked into before any tenant is known, or hold nothing of one.
-const CONTROL_PLANE: [&str; 5] = ["_sqlx_migrations", "api_keys", "marks", "spaces", "tenants"];
+const CONTROL_PLANE: [&str; 8] =
+    ["_sqlx_migrations", "api_keys", "marks", "spaces", "stripe_customers", "stripe_events", "sweeps", "tenants"];
 /// Tables whose rows belong to the tenant as a whole.
-const OF_THE_TENANT: [&str; 6] = ["audit_heads", "audit_log", "carried_rows", "job_turns", "model_spend", "projects"];
+const OF_THE_TENANT: [&str; 13] = [
+    "audit_heads",
+    "audit_log",
+    "billing_subscriptions",
+    "carried_rows",
+    "data_subject_requests",
+    "dunning_warnings",
+    "erasures",
+    "job_turns",
+    "model_spend",
+    "overage_periods",
+    "projects",
+    "usage_counters",
+    "usage_reservations",
+];
 
 /// Two tenants, the first with two projects.
 fn scopes() -> [Scope; 3] {
@@ -54,9 +75,26 @@ async fn furnished(database: &Database) -> TestApp {
             // It waits for ever, so that the tenant stays in the row of those that wait.
             work.jobs().enqueue(&waiting_job(&scope)).await.expect("queued");
             work.commit().await.expect("committed");
+            close_another(store, &scope).await;
+            let place = Application {
+                hold: Hold { name: [1; 32], holder: "server".into() },
+                request: [2; 32],
+                now: at,
+                lease_until: at + TimeDelta::days(50_000),
+                expires_at: at + TimeDelta::days(50_000),
+            };
+            assert_eq!(store.repeatable().take(&scope, &place).await.expect("written"), Place::Free);
             let mut work = store.begin(&Scope::of_tenant(scope.tenant())).await.expect("a unit of work");
             let (booking, budget) = spending(at);
             assert_eq!(work.spend().reserve(&booking, &budget).await.expect("written"), None);
+            work.billing().put_subscription(&Subscription::none()).await.expect("written");
+            let place =
+                Reservation { id: scope.project().into(), month: Month::of(at), expires_at: at + TimeDelta::days(1) };
+            assert_eq!(work.billing().reserve_run(&place, 9, at).await.expect("written"), None);
+            let month = OveragePeriod::under(&paying(), Month::of(at), None, 0).expect("overage");
+            work.payments().put_period(&month).await.expect("written");
+            work.payments().claim_warning(at.date_naive()).await.expect("written");
+            work.subjects().put(&subject_request(at)).await.expect("written");
             work.commit().await.expect("committed");
         }
     });
@@ -75,10 +113,43 @@ async fn furnished(database: &Database) -> TestApp {
     app
 }
 
+/// Somebody who pays for more evaluations.
+fn paying() -> Subscription {
+    let overage = Overage { enabled: true, cap_cents: None };
+    Subscription { plan: Plan::Team, overage, ..Subscription::none() }
+}
+
+/// A project of the tenant that is being erased, so that there is a row of it.
+async fn close_another(store: &dyn Store, scope: &Scope) {
+    let gone = Scope::verified(scope.tenant(), &format!("{}-gone", scope.project()));
+    let mut work = store.begin(&gone).await.expect("a unit of work");
+    work.projects().register("gone", None, Timestamp::UNIX_EPOCH).await.expect("registered");
+    work.commit().await.expect("committed");
+    let order =
+        ErasureOrder { requested_by: None, recorded_in: "gone".into(), reopens: false, at: Timestamp::UNIX_EPOCH };
+    let mut work = store.erase(&gone).await.expect("a unit of work");
+    assert!(work.erasure().close(&order).await.expect("closed"));
+    work.commit().await.expect("committed");
+}
+
 /// A nano-dollar of ten.
 fn spending(at: Timestamp) -> (Booking, Budget) {
     let booking = Booking { day: at.date_naive(), role: ModelRole::Eval, amount: Nanos(1) };
     (booking, Budget { total: Nanos(10), eval: None, architect: None })
+}
+
+fn subject_request(at: Timestamp) -> SubjectRequest {
+    SubjectRequest {
+        id: "0be2046e-0000-7000-8000-000000000000".into(),
+        request_type: RequestType::Access,
+        subject_email: "x@y.z".into(),
+        status: RequestStatus::Pending,
+        created_at: at,
+        due_at: at,
+        updated_at: at,
+        completed_at: None,
+        handler_notes: String::new(),
+    }
 }
 
 fn waiting_job(scope: &Scope) -> NewJob {
@@ -277,4 +348,16 @@ async fn words_are_read_only_through_the_scores_of_the_own_scope() {
             assert!(rows[0].try_get::<i64, _>(0).expect("a number") <= 1, "never more than the own row");
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_tenant_holds_is_told_to_nobody_else() {
+    let database = Database::new().await;
+    furnished(&database).await.stop().await;
+    let mut connection = database.connect().await;
+    let [own, _, stranger] = scopes();
+    enter(&mut connection, Some(&own)).await;
+    let held = |scope: &Scope| format!("select projects from held_by('{}')", scope.tenant());
+    assert_eq!(numbers(&mut connection, &held(&own)).await, [2]);
+    assert_eq!(numbers(&mut connection, &held(&stranger)).await, [0]);
 }

@@ -3,7 +3,10 @@
 pub mod aging;
 pub mod analytics;
 pub mod audit;
+pub mod billing;
+pub mod classification;
 pub mod compose;
+pub mod erasure;
 pub mod evaluate;
 pub mod evolve;
 pub mod failures;
@@ -15,7 +18,10 @@ pub mod learn;
 pub mod outcome;
 pub mod patterns;
 pub mod recall;
+pub mod retention;
+pub mod scope_export;
 pub mod skills;
+pub mod subjects;
 pub mod transfer;
 
 use axum::Json;

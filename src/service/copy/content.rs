@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::Scope;
 use crate::domain::analytics::Window;
+use crate::domain::retention::RetentionDays;
 use crate::ports::Vector;
 use crate::store::copy::WholePattern;
 use crate::store::memory::ScopeStatistics;
@@ -187,6 +188,10 @@ async fn read_scope(store: &dyn Store, scope: Scope, progress: Progress<'_>) -> 
     if let Some(registered) = work.copying().registered().await? {
         content.digest.add_value("registered", &registered);
     }
+    let days = work.retention().days().await?;
+    if days != RetentionDays::default() {
+        content.digest.add_value("retention", &days);
+    }
     let statistics = work.statistics().get().await?;
     if statistics != ScopeStatistics::default() {
         content.digest.add_value("statistics", &statistics);
@@ -218,6 +223,13 @@ async fn read_scope(store: &dyn Store, scope: Scope, progress: Progress<'_>) -> 
         content.digest.add_value("key", &key);
     }
     if scope.is_whole_tenant() {
+        let mut after = String::new();
+        loop {
+            let page = work.subjects().page(&after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id.clone();
+            page.iter().for_each(|request| content.digest.add_value("request", request));
+        }
         let mut after = None;
         loop {
             let page = work.copying().carried(after.as_ref(), PAGE).await?;

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::RowMeta;
-use crate::domain::Scope;
+use crate::domain::{Classification, Scope};
 use crate::store::memory::Mark;
 use crate::vector::VectorIndex;
 
@@ -22,6 +22,8 @@ pub(in crate::store) enum ChangeKind {
     Put(Arc<[f32]>, RowMeta),
     /// Only what filters need.
     Meta(RowMeta),
+    /// Only how sensitive it is.
+    Classification(Classification),
     /// A faded score.
     Score(f64),
     /// A new ranking multiplier.
@@ -77,6 +79,7 @@ impl Ready {
                 }
             }
             ChangeKind::Meta(meta) => self.update(id, |row| *row = meta),
+            ChangeKind::Classification(word) => self.update(id, |row| row.classification = word),
             ChangeKind::Score(score) => self.update(id, |row| row.success_score = score),
             ChangeKind::Quality(multiplier) => self.update(id, |row| row.multiplier = multiplier),
             ChangeKind::Reuse(_) => {}

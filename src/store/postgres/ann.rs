@@ -162,6 +162,24 @@ pub(super) async fn tend(inner: &Inner) -> Result<()> {
     Ok(())
 }
 
+/// Drops the indexes of a scope: they hold its vectors, and its name. Those of a whole tenant, and one that somebody else's
+/// long transaction keeps, go with the next round.
+pub(super) async fn forget(inner: &Inner, scope: &Scope) -> Result<()> {
+    let own = index_name(scope, 0);
+    let own = own.trim_end_matches('0');
+    for (name, _) in existing(inner).await?.iter().filter(|(name, _)| name.starts_with(own)) {
+        let mut connection = inner.pool.acquire().await?;
+        sqlx::raw_sql("set statement_timeout = '20s'").execute(&mut *connection).await?;
+        let drop = format!("drop index concurrently if exists {name}");
+        let dropped = sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await;
+        sqlx::raw_sql("reset statement_timeout").execute(&mut *connection).await?;
+        if let Err(error) = dropped {
+            tracing::warn!(%error, name, "an index of what was erased is dropped later");
+        }
+    }
+    Ok(())
+}
+
 /// Scopes over the border whose vectors find no room in this server's memory.
 async fn large_scopes(inner: &Inner) -> Result<Vec<Large>> {
     let mut transaction = inner.system().await?;

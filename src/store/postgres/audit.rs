@@ -19,8 +19,13 @@ macro_rules! entry_columns {
 #[async_trait]
 impl Audits for PostgresWork {
     async fn append(&mut self, event: &AuditEvent) -> Result<()> {
+        let scope = self.scope.clone();
+        self.append_in(scope.project(), event).await
+    }
+
+    async fn append_in(&mut self, project: &str, event: &AuditEvent) -> Result<()> {
         self.written()?;
-        let (tenant, project) = (self.scope.tenant().to_owned(), self.scope.project().to_owned());
+        let tenant = self.scope.tenant().to_owned();
         let row = sqlx::query(
             "insert into audit_heads (tenant_id, sequence, hash) values ($1, 0, $2) \
              on conflict (tenant_id) do update set sequence = audit_heads.sequence returning sequence, hash",
@@ -30,7 +35,7 @@ impl Audits for PostgresWork {
         .fetch_one(self.connection().await?)
         .await?;
         let head = head(&row)?;
-        let entry = AuditEntry::after(&head, &tenant, &project, event);
+        let entry = AuditEntry::after(&head, &tenant, project, event);
         self.write_entry(&entry).await?;
         self.write_head(&ChainHead { sequence: entry.sequence, hash: entry.hash }).await
     }

@@ -119,7 +119,7 @@ impl Copying for PostgresWork {
         let (query, connection) = self
             .scoped(
                 "select t.name, t.created_at, p.name, p.created_at from projects p join tenants t on t.id = p.tenant_id \
-                 where p.tenant_id = $1 and p.id = $2",
+                 where p.tenant_id = $1 and p.id = $2 and p.deleted_at is null",
             )
             .await?;
         let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };

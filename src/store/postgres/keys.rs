@@ -52,7 +52,10 @@ impl ApiKeys for PostgresStore {
 
     async fn any(&self) -> Result<bool> {
         let mut transaction = self.inner.begin("begin read only").await?;
-        Ok(sqlx::query("select 1 from api_keys limit 1").fetch_optional(&mut *transaction).await?.is_some())
+        Ok(sqlx::query("select 1 from api_keys where erased_at is null limit 1")
+            .fetch_optional(&mut *transaction)
+            .await?
+            .is_some())
     }
 
     async fn touch(&self, used: &[(String, Timestamp)]) -> Result<()> {
@@ -66,7 +69,7 @@ impl ApiKeys for PostgresStore {
                      on u.id = k.id \
                  order by k.id for update of k) \
              update api_keys k set last_used_at = used.at from used \
-             where k.id = used.id and (k.last_used_at is null or k.last_used_at < used.at)",
+             where k.id = used.id and k.erased_at is null and (k.last_used_at is null or k.last_used_at < used.at)",
         )
         .bind(ids)
         .bind(times)
@@ -88,7 +91,9 @@ impl Keys for PostgresWork {
     async fn insert_first(&mut self, key: &ApiKey) -> Result<bool> {
         self.written()?;
         sqlx::query("select pg_advisory_xact_lock($1)").bind(FIRST_KEY_LOCK).execute(self.connection().await?).await?;
-        let any = sqlx::query("select 1 from api_keys limit 1").fetch_optional(self.connection().await?).await?;
+        let any = sqlx::query("select 1 from api_keys where erased_at is null limit 1")
+            .fetch_optional(self.connection().await?)
+            .await?;
         if any.is_some() {
             return Ok(false);
         }
@@ -101,7 +106,8 @@ impl Keys for PostgresWork {
             .scoped(concat!(
                 "select ",
                 key_columns!(),
-                " from api_keys where tenant_id = $1 and project_id = $2 order by created_at desc, id desc"
+                " from api_keys where tenant_id = $1 and project_id = $2 and erased_at is null \
+                 order by created_at desc, id desc"
             ))
             .await?;
         query.fetch_all(connection).await?.iter().map(api_key).collect()
@@ -113,7 +119,7 @@ impl Keys for PostgresWork {
             .scoped(concat!(
                 "select ",
                 key_columns!(),
-                " from api_keys where tenant_id = $1 and project_id = $2 and id = $3"
+                " from api_keys where tenant_id = $1 and project_id = $2 and id = $3 and erased_at is null"
             ))
             .await?;
         query.bind(column_text(id)).fetch_optional(connection).await?.as_ref().map(api_key).transpose()

@@ -15,13 +15,20 @@
 mod analytics;
 mod ann;
 mod audit;
+mod billing;
 mod connect;
 mod copy;
+mod erasure;
+mod erasures;
+mod feed;
 mod feedback;
+mod governance;
+mod idempotency;
 mod index;
 mod jobs;
 mod keys;
 mod patterns;
+mod payments;
 mod projects;
 mod queue;
 mod rows;
@@ -30,6 +37,7 @@ mod search;
 mod skills;
 mod spend;
 mod statistics;
+mod subjects;
 mod unit;
 mod upkeep;
 mod words;
@@ -45,7 +53,9 @@ use tokio::task::JoinHandle;
 use crate::compute::ComputePool;
 use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
-use crate::store::{ApiKeys, Inventory, JobQueue, Result, Store, Totals, Unembedded, Work};
+use crate::store::{
+    ApiKeys, Erasures, Inventory, JobQueue, PaymentFeed, Repeatable, Result, Store, Sweep, Totals, Unembedded, Work,
+};
 
 pub use connect::Settings;
 pub use schema::{migrate, version};
@@ -109,6 +119,14 @@ impl Store for PostgresStore {
         Ok(Box::new(PostgresWork::writing(&self.inner, scope).await?))
     }
 
+    async fn erase(&self, scope: &Scope) -> Result<Box<dyn Work>> {
+        Ok(Box::new(PostgresWork::erasing(&self.inner, scope).await?))
+    }
+
+    fn erasures(&self) -> &dyn Erasures {
+        self
+    }
+
     fn api_keys(&self) -> &dyn ApiKeys {
         self
     }
@@ -118,6 +136,14 @@ impl Store for PostgresStore {
     }
 
     fn queue(&self) -> &dyn JobQueue {
+        self
+    }
+
+    fn payment_feed(&self) -> &dyn PaymentFeed {
+        self
+    }
+
+    fn repeatable(&self) -> &dyn Repeatable {
         self
     }
 
@@ -191,6 +217,10 @@ impl Store for PostgresStore {
             .execute(&self.inner.pool)
             .await?;
         Ok(())
+    }
+
+    async fn sweep(&self, sweep: &Sweep, now: Timestamp) -> Result<Vec<Scope>> {
+        upkeep::sweep(self, sweep, now).await
     }
 
     async fn ping(&self) -> Result<()> {

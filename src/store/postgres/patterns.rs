@@ -1,6 +1,7 @@
 //! Patterns with their vectors and their words.
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
@@ -9,9 +10,9 @@ use super::unit::{Access, PostgresWork};
 use super::{search, words};
 use crate::domain::pattern::Fingerprint;
 use crate::domain::text::WordSet;
-use crate::domain::{Evidence, NewPattern, Pattern, PatternId, PatternKey};
+use crate::domain::{Classification, Evidence, NewPattern, Pattern, PatternId, PatternKey};
 use crate::ports::Vector;
-use crate::store::engine::{column, corrupt, key};
+use crate::store::engine::{column, corrupt, key, word};
 use crate::store::memory::{Evaluation, Filter, Mark, Nearest, NearestQuery, Ranking, ScoreRow, TaskRow};
 use crate::store::{Patterns, Result};
 
@@ -265,6 +266,51 @@ impl Patterns for PostgresWork {
             .await?;
         let after = column_text(after.map_or("", PatternKey::as_str));
         patterns(&query.bind(after).bind(i64::from(limit)).fetch_all(connection).await?)
+    }
+
+    async fn export_page(
+        &mut self,
+        after: Option<&PatternKey>,
+        among: &[Classification],
+        rows: u32,
+        bytes: usize,
+    ) -> Result<Vec<Pattern>> {
+        let words: Vec<&str> = among.iter().map(|word| word.as_str()).collect();
+        let (query, connection) = self
+            .scoped(concat!(
+                "select ",
+                pattern_columns!(),
+                " from patterns p where p.tenant_id = $1 and p.project_id = $2 and p.key > $3 \
+                 and p.classification = any($4) order by p.key limit $5"
+            ))
+            .await?;
+        let after = column_text(after.map_or("", PatternKey::as_str));
+        let mut found = query.bind(after).bind(words).bind(i64::from(rows)).fetch(connection);
+        let (mut page, mut length) = (Vec::new(), 0);
+        while length < bytes
+            && let Some(row) = found.try_next().await?
+        {
+            let pattern = rows::pattern(&row)?;
+            length += pattern.body.length();
+            page.push(pattern);
+        }
+        Ok(page)
+    }
+
+    async fn classify(&mut self, key: &PatternKey, classification: Classification) -> Result<Option<Classification>> {
+        let revision = self.revision()?;
+        let (query, connection) = self
+            .scoped(
+                "with before as ( \
+                     select id, classification from patterns \
+                     where tenant_id = $1 and project_id = $2 and key = $3) \
+                 update patterns p set classification = $4, revision = $5 from before \
+                 where p.tenant_id = $1 and p.project_id = $2 and p.id = before.id returning before.classification",
+            )
+            .await?;
+        let query = query.bind(column_text(key.as_str())).bind(classification.as_str()).bind(revision);
+        let row = query.fetch_optional(connection).await?;
+        row.map(|row| word(row.try_get(0)?)).transpose()
     }
 
     async fn scores(&mut self, after: Option<PatternId>, limit: u32) -> Result<Vec<ScoreRow>> {

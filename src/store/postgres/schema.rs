@@ -17,6 +17,11 @@ fn migrations() -> Migrator {
         (5, "spend", include_str!("../../../migrations/postgres/0005_spend.sql")),
         (6, "issues", include_str!("../../../migrations/postgres/0006_issues.sql")),
         (7, "jobs", include_str!("../../../migrations/postgres/0007_jobs.sql")),
+        (8, "plans", include_str!("../../../migrations/postgres/0008_plans.sql")),
+        (9, "payments", include_str!("../../../migrations/postgres/0009_payments.sql")),
+        (10, "governance", include_str!("../../../migrations/postgres/0010_governance.sql")),
+        (11, "erasure", include_str!("../../../migrations/postgres/0011_erasure.sql")),
+        (12, "idempotency", include_str!("../../../migrations/postgres/0012_idempotency.sql")),
     ];
     let migrations = all.into_iter().map(|(number, name, sql)| {
         Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)

@@ -9,11 +9,12 @@ use sqlx::postgres::PgArguments;
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::erasure::tenant_lock;
 use super::{Inner, connect};
 use crate::domain::{PatternId, Scope, text};
 use crate::store::{
-    Analytics, Audits, Copying, Feedbacks, Jobs, Keys, Patterns, Projects, Result, Skills, Spend, Statistics,
-    StoreError, Work,
+    Analytics, Audits, Billing, Copying, Erasure, Feedbacks, Jobs, Keys, Patterns, PaymentLedger, Projects, Result,
+    Retentions, Skills, Spend, Statistics, StoreError, SubjectRequests, Work,
 };
 
 /// Longest statement of a unit of work, in milliseconds.
@@ -157,15 +158,45 @@ impl PostgresWork {
         Self { inner: Arc::clone(inner), scope: scope.clone(), access: Access::Read(None) }
     }
 
-    /// Waits until no other unit of work writes in the scope, and raises the scope's revision.
+    /// Waits until no other unit of work writes in the scope, and raises the scope's revision. Fails if it is closed.
     pub(super) async fn writing(inner: &Arc<Inner>, scope: &Scope) -> Result<Self> {
+        let (mut work, is_closed) = Self::entering(inner, scope).await?;
+        // A scope that is only just there knows nothing of its tenant.
+        if is_closed || work.revision()? == 1 && work.tenant_is_closed().await? {
+            return Err(StoreError::Erased);
+        }
+        Ok(work)
+    }
+
+    /// The same where the scope may be closed; one that is the whole tenant sees all of it.
+    pub(super) async fn erasing(inner: &Arc<Inner>, scope: &Scope) -> Result<Self> {
+        let (mut work, _) = Self::entering(inner, scope).await?;
+        if scope.is_whole_tenant() {
+            sqlx::query("select set_config('engramia.system', 'on', true)").execute(work.connection().await?).await?;
+        }
+        Ok(work)
+    }
+
+    /// Whether the tenant is being erased, or was; from now on until the end of this unit nobody begins to.
+    async fn tenant_is_closed(&mut self) -> Result<bool> {
+        let tenant = self.scope.tenant().to_owned();
+        sqlx::query(concat!("select pg_advisory_xact_lock_shared(", tenant_lock!(), ", hashtext($1))"))
+            .bind(tenant.clone())
+            .execute(self.connection().await?)
+            .await?;
+        let query = sqlx::query("select 1 from tenants where id = $1 and closed_at is not null").bind(tenant);
+        Ok(query.fetch_optional(self.connection().await?).await?.is_some())
+    }
+
+    /// A unit of work, and whether its scope is closed.
+    async fn entering(inner: &Arc<Inner>, scope: &Scope) -> Result<(Self, bool)> {
         let queue = inner.turns.of(scope);
         let turn = queue.take().await?;
         let mut transaction = inner.enter(scope, "begin").await.inspect_err(|_| queue.fail())?;
         let row = sqlx::query(
             "insert into scopes (tenant_id, project_id, revision, last_pattern) values ($1, $2, 1, $3) \
              on conflict (tenant_id, project_id) do update set revision = scopes.revision + 1 \
-             returning revision, last_pattern",
+             returning revision, last_pattern, closed_at is not null",
         )
         .bind(scope.tenant())
         .bind(scope.project())
@@ -174,7 +205,7 @@ impl PostgresWork {
         .await?;
         let (revision, last_pattern) = (row.try_get(0)?, row.try_get(1)?);
         let access = Access::Write(Writing { transaction, revision, last_pattern, _turn: turn });
-        Ok(Self { inner: Arc::clone(inner), scope: scope.clone(), access })
+        Ok((Self { inner: Arc::clone(inner), scope: scope.clone(), access }, row.try_get(2)?))
     }
 
     /// The connection, in its transaction.
@@ -253,7 +284,27 @@ impl Work for PostgresWork {
         self
     }
 
+    fn erasure(&mut self) -> &mut dyn Erasure {
+        self
+    }
+
     fn spend(&mut self) -> &mut dyn Spend {
+        self
+    }
+
+    fn payments(&mut self) -> &mut dyn PaymentLedger {
+        self
+    }
+
+    fn billing(&mut self) -> &mut dyn Billing {
+        self
+    }
+
+    fn retention(&mut self) -> &mut dyn Retentions {
+        self
+    }
+
+    fn subjects(&mut self) -> &mut dyn SubjectRequests {
         self
     }
 

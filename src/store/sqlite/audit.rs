@@ -19,9 +19,14 @@ macro_rules! columns {
 #[async_trait]
 impl Audits for SqliteWork {
     async fn append(&mut self, event: &AuditEvent) -> Result<()> {
+        let scope = self.scope.clone();
+        self.append_in(scope.project(), event).await
+    }
+
+    async fn append_in(&mut self, project: &str, event: &AuditEvent) -> Result<()> {
         // There is one writer: the head stays as it is until this unit ends.
         let head = Audits::head(self).await?;
-        let entry = AuditEntry::after(&head, self.scope.tenant(), self.scope.project(), event);
+        let entry = AuditEntry::after(&head, self.scope.tenant(), project, event);
         self.write_entry(&entry).await?;
         self.write_head(&ChainHead { sequence: entry.sequence, hash: entry.hash }).await
     }

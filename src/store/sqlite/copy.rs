@@ -23,7 +23,8 @@ pub(super) async fn scopes(readers: &SqlitePool, after: Option<&Scope>, limit: u
              union select tenant_id, id from projects \
              union select tenant_id, project_id from api_keys \
              union select tenant_id, project_id from feedback \
-             union select tenant_id, '' from carried_rows) \
+             union select tenant_id, '' from carried_rows \
+             union select tenant_id, '' from data_subject_requests) \
          where $1 is null or (tenant_id, project_id) > ($1, $2) order by tenant_id, project_id limit $3",
     )
     .bind(after.map(Scope::tenant))
@@ -126,7 +127,7 @@ impl Copying for SqliteWork {
         let (query, connection) = self
             .scoped(
                 "select t.name, t.created_at, p.name, p.created_at from projects p join tenants t on t.id = p.tenant_id \
-                 where p.tenant_id = $1 and p.id = $2",
+                 where p.tenant_id = $1 and p.id = $2 and p.deleted_at is null",
             )
             .await?;
         let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };

@@ -30,17 +30,23 @@ impl ApiKeys for SqliteStore {
     }
 
     async fn any(&self) -> Result<bool> {
-        Ok(sqlx::query("select 1 from api_keys limit 1").fetch_optional(&self.readers).await?.is_some())
+        Ok(sqlx::query("select 1 from api_keys where erased_at is null limit 1")
+            .fetch_optional(&self.readers)
+            .await?
+            .is_some())
     }
 
     async fn touch(&self, used: &[(String, Timestamp)]) -> Result<()> {
         let mut work = self.writing(&Scope::default()).await?;
         for (id, at) in used {
-            sqlx::query("update api_keys set last_used_at = $2 where id = $1 and coalesce(last_used_at, $2) <= $2")
-                .bind(id)
-                .bind(at.timestamp_micros())
-                .execute(work.connection().await?)
-                .await?;
+            sqlx::query(
+                "update api_keys set last_used_at = $2 where id = $1 and coalesce(last_used_at, $2) <= $2 \
+                 and erased_at is null",
+            )
+            .bind(id)
+            .bind(at.timestamp_micros())
+            .execute(work.connection().await?)
+            .await?;
         }
         work.commit().await
     }
@@ -65,7 +71,7 @@ impl Keys for SqliteWork {
             .scoped(concat!(
                 "insert into api_keys (",
                 columns!(),
-                ") select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 where not exists (select 1 from api_keys)"
+                ") select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 where not exists (select 1 from api_keys where erased_at is null)"
             ))
             .await?;
         Ok(bound(query, key).execute(connection).await?.rows_affected() == 1)
@@ -76,7 +82,8 @@ impl Keys for SqliteWork {
             .scoped(concat!(
                 "select ",
                 columns!(),
-                " from api_keys where tenant_id = $1 and project_id = $2 order by created_at desc, id desc"
+                " from api_keys where tenant_id = $1 and project_id = $2 and erased_at is null \
+                 order by created_at desc, id desc"
             ))
             .await?;
         query.fetch_all(connection).await?.iter().map(api_key).collect()
@@ -87,7 +94,7 @@ impl Keys for SqliteWork {
             .scoped(concat!(
                 "select ",
                 columns!(),
-                " from api_keys where tenant_id = $1 and project_id = $2 and id = $3"
+                " from api_keys where tenant_id = $1 and project_id = $2 and id = $3 and erased_at is null"
             ))
             .await?;
         query.bind(id).fetch_optional(connection).await?.as_ref().map(api_key).transpose()

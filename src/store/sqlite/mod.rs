@@ -5,12 +5,19 @@
 
 mod analytics;
 mod audit;
+mod billing;
 mod copy;
+mod erasure;
+mod erasures;
+mod feed;
 mod feedback;
 mod files;
+mod governance;
+mod idempotency;
 mod jobs;
 mod keys;
 mod patterns;
+mod payments;
 mod projects;
 mod queue;
 mod rows;
@@ -19,6 +26,7 @@ mod search;
 mod skills;
 mod spend;
 mod statistics;
+mod subjects;
 mod vectors;
 mod writer;
 
@@ -38,10 +46,12 @@ use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
 use crate::store::engine::{Change, ScopeIndex};
 use crate::store::{
-    Analytics, ApiKeys, Audits, Copying, Feedbacks, Inventory, JobQueue, Jobs, Keys, Patterns, Projects, Result,
-    Schema, Skills, Spend, Statistics, Store, StoreError, Totals, Unembedded, Work,
+    Analytics, ApiKeys, Audits, Billing, Copying, Erasure, Erasures, Feedbacks, Inventory, JobQueue, Jobs, Keys,
+    Patterns, PaymentFeed, PaymentLedger, Projects, Repeatable, Result, Retentions, Schema, Skills, Spend, Statistics,
+    Store, StoreError, SubjectRequests, Sweep, Totals, Unembedded, Work,
 };
 
+use erasure::{Closed, Gate};
 pub use files::read_old_directory;
 use vectors::Indexes;
 use writer::{Turn, Writer};
@@ -63,6 +73,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     indexes: Arc<Indexes>,
     compute: Arc<ComputePool>,
+    closed: Arc<Closed>,
     /// Held until the store is closed or dropped.
     lock: File,
 }
@@ -78,7 +89,9 @@ impl SqliteStore {
         let options = options(root);
         let mut connection = first(root, &options).await?;
         schema::bring_up(&mut connection).await?;
-        let options = options.read_only(true);
+        let closed = Arc::new(Closed::load(&mut connection).await?);
+        // Each reader keeps its own pages, and an export fills them all; the system keeps the file in memory anyway.
+        let options = options.read_only(true).pragma("cache_size", "-4096");
         let pool = |most| SqlitePoolOptions::new().max_connections(most).test_before_acquire(false);
         let readers = pool(READERS)
             .acquire_timeout(Duration::from_secs(5))
@@ -87,7 +100,7 @@ impl SqliteStore {
             .context("opening the readers")?;
         let indexes = Arc::new(Indexes::new(space, pool(LOADERS).connect_lazy_with(options)));
         let writer = Writer::start(connection, Arc::clone(&indexes));
-        Ok(Self { writer, readers, indexes, compute, lock })
+        Ok(Self { writer, readers, indexes, compute, closed, lock })
     }
 
     fn unit(&self, scope: &Scope, access: Access) -> Box<SqliteWork> {
@@ -97,6 +110,8 @@ impl SqliteStore {
             indexes: Arc::clone(&self.indexes),
             readers: self.readers.clone(),
             compute: Arc::clone(&self.compute),
+            closed: Arc::clone(&self.closed),
+            gate: None,
         })
     }
 
@@ -128,6 +143,8 @@ fn options(root: &Path) -> SqliteConnectOptions {
         .page_size(8192)
         .pragma("journal_size_limit", "67108864")
         .pragma("cache_size", "-8192")
+        // What is removed is overwritten, not only forgotten.
+        .pragma("secure_delete", "on")
         .disable_statement_logging()
 }
 
@@ -183,7 +200,17 @@ impl Store for SqliteStore {
     }
 
     async fn begin(&self, scope: &Scope) -> Result<Box<dyn Work>> {
+        let work = self.writing(scope).await?;
+        self.closed.refuse(scope)?;
+        Ok(work)
+    }
+
+    async fn erase(&self, scope: &Scope) -> Result<Box<dyn Work>> {
         Ok(self.writing(scope).await?)
+    }
+
+    fn erasures(&self) -> &dyn Erasures {
+        self
     }
 
     fn api_keys(&self) -> &dyn ApiKeys {
@@ -195,6 +222,14 @@ impl Store for SqliteStore {
     }
 
     fn queue(&self) -> &dyn JobQueue {
+        self
+    }
+
+    fn payment_feed(&self) -> &dyn PaymentFeed {
+        self
+    }
+
+    fn repeatable(&self) -> &dyn Repeatable {
         self
     }
 
@@ -258,6 +293,10 @@ impl Store for SqliteStore {
         work.commit().await
     }
 
+    async fn sweep(&self, sweep: &Sweep, now: Timestamp) -> Result<Vec<Scope>> {
+        governance::sweep(self, sweep, now).await
+    }
+
     async fn ping(&self) -> Result<()> {
         sqlx::query("select 1").execute(&self.readers).await?;
         Ok(())
@@ -290,6 +329,9 @@ struct SqliteWork {
     indexes: Arc<Indexes>,
     readers: SqlitePool,
     compute: Arc<ComputePool>,
+    closed: Arc<Closed>,
+    /// What becomes of the scope with the commit.
+    gate: Option<Gate>,
 }
 
 enum Access {
@@ -367,7 +409,27 @@ impl Work for SqliteWork {
         self
     }
 
+    fn erasure(&mut self) -> &mut dyn Erasure {
+        self
+    }
+
     fn spend(&mut self) -> &mut dyn Spend {
+        self
+    }
+
+    fn payments(&mut self) -> &mut dyn PaymentLedger {
+        self
+    }
+
+    fn billing(&mut self) -> &mut dyn Billing {
+        self
+    }
+
+    fn retention(&mut self) -> &mut dyn Retentions {
+        self
+    }
+
+    fn subjects(&mut self) -> &mut dyn SubjectRequests {
         self
     }
 
@@ -376,7 +438,10 @@ impl Work for SqliteWork {
             Access::Read(_) => {
                 Err(StoreError::Backend(anyhow::anyhow!("a reading unit of work has nothing to commit")))
             }
-            Access::Write(turn) => turn.commit().await,
+            Access::Write(turn) => match self.gate {
+                Some(gate) => gate.commit(turn, &self.closed, &self.scope).await,
+                None => turn.commit().await,
+            },
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use sqlx::Row;
 
 use super::rows::{self, evaluation_columns, pattern_columns};
@@ -10,7 +11,7 @@ use super::search::scope_token;
 use super::{Access, SqliteWork, search};
 use crate::domain::pattern::Fingerprint;
 use crate::domain::text::WordSet;
-use crate::domain::{Evidence, NewPattern, Pattern, PatternId, PatternKey};
+use crate::domain::{Classification, Evidence, NewPattern, Pattern, PatternId, PatternKey};
 use crate::ports::Vector;
 use crate::store::engine::{Change, ChangeKind, RowMeta};
 use crate::store::memory::{Evaluation, Filter, Mark, Nearest, NearestQuery, Ranking, ScoreRow, TaskRow};
@@ -255,6 +256,50 @@ impl Patterns for SqliteWork {
             .await?;
         let rows = query.bind(after.map_or("", PatternKey::as_str)).bind(limit).fetch_all(connection).await?;
         rows.iter().map(rows::pattern).collect()
+    }
+
+    async fn export_page(
+        &mut self,
+        after: Option<&PatternKey>,
+        among: &[Classification],
+        rows: u32,
+        bytes: usize,
+    ) -> Result<Vec<Pattern>> {
+        let words: Vec<&str> = among.iter().map(|word| word.as_str()).collect();
+        let words = serde_json::json!(words).to_string();
+        let (query, connection) = self
+            .scoped(concat!(
+                "select ",
+                pattern_columns!(),
+                " from patterns p where p.tenant_id = $1 and p.project_id = $2 and p.key > $3 \
+                 and p.classification in (select value from json_each($4)) order by p.key limit $5"
+            ))
+            .await?;
+        let query = query.bind(after.map_or("", PatternKey::as_str).to_owned()).bind(words).bind(rows);
+        let mut found = query.fetch(connection);
+        let (mut page, mut length) = (Vec::new(), 0);
+        while length < bytes
+            && let Some(row) = found.try_next().await?
+        {
+            let pattern = rows::pattern(&row)?;
+            length += pattern.body.length();
+            page.push(pattern);
+        }
+        Ok(page)
+    }
+
+    async fn classify(&mut self, key: &PatternKey, classification: Classification) -> Result<Option<Classification>> {
+        let (query, connection) = self
+            .scoped("select id, classification from patterns where tenant_id = $1 and project_id = $2 and key = $3")
+            .await?;
+        let Some(row) = query.bind(key.as_str()).fetch_optional(connection).await? else { return Ok(None) };
+        let (id, before) = (PatternId(row.try_get(0)?), rows::word(row.try_get(1)?)?);
+        let (query, connection) = self
+            .scoped("update patterns set classification = $4 where tenant_id = $1 and project_id = $2 and id = $3")
+            .await?;
+        query.bind(id.0).bind(classification.as_str()).execute(connection).await?;
+        self.remember(self.change(id, ChangeKind::Classification(classification)));
+        Ok(Some(before))
     }
 
     async fn scores(&mut self, after: Option<PatternId>, limit: u32) -> Result<Vec<ScoreRow>> {

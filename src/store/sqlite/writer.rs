@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 use tokio::task::JoinHandle;
 
@@ -82,6 +82,21 @@ impl Writer {
             }
             seat.control("savepoint unit", State::Open).await?;
             Ok(Turn { seat: Some(seat), wake, changes: Vec::new() })
+        })
+        .await
+    }
+
+    /// Commits what waits, puts the whole log into the database, and cuts it to nothing; `false` while a reader needs it.
+    pub(super) async fn empty_log(&self, indexes: &Arc<Indexes>) -> Result<bool> {
+        let mut seat = Arc::clone(&self.seat).lock_owned().await;
+        let indexes = Arc::clone(indexes);
+        to_the_end(async move {
+            seat.commit(&indexes).await;
+            // Others wait: it is asked again rather than waited for.
+            sqlx::raw_sql("pragma busy_timeout = 50").execute(seat.connection()?).await?;
+            let outcome = sqlx::query("pragma wal_checkpoint(truncate)").fetch_one(seat.connection()?).await;
+            sqlx::raw_sql("pragma busy_timeout = 5000").execute(seat.connection()?).await?;
+            Ok(outcome?.try_get::<i64, _>(0)? == 0)
         })
         .await
     }

@@ -5,14 +5,19 @@
 
 mod analytics;
 mod audit;
+mod billing;
 mod concurrency;
 mod copy;
+mod erasure;
 mod feedback;
+mod governance;
+mod idempotency;
 mod isolation;
 mod jobs;
 mod keys;
 mod model;
 mod patterns;
+mod payments;
 mod projects;
 mod search;
 mod skills;
@@ -228,6 +233,17 @@ macro_rules! contract_suite {
                     a_budget_is_kept_by_day_role_and_tenant, what_was_spent_replaces_what_was_set_aside,
                     many_at_once_never_exceed_a_budget,
                 ],
+                billing: [
+                    a_subscription_comes_back_and_is_the_tenants_own, places_and_what_was_done_share_a_month,
+                    a_place_that_nobody_gives_back_is_free_again, many_at_once_take_no_more_places_than_there_are,
+                    any_order_of_events_keeps_the_quota, what_a_tenant_holds_covers_its_projects,
+                    whoever_is_alone_keeps_the_others_waiting,
+                ],
+                payments: [
+                    a_customer_is_one_tenant_for_good, events_come_back_once, a_customer_that_nobody_knows_is_found_later,
+                    months_are_kept_and_listed, a_day_has_one_warning, tenants_to_look_after_are_listed,
+                    an_event_is_placed_however_it_meets_its_customer,
+                ],
                 statistics: [
                     counters_add_up, only_the_newest_scores_stay, patterns_are_counted_with_their_rows,
                     totals_cover_every_scope,
@@ -235,6 +251,12 @@ macro_rules! contract_suite {
                 analytics: [
                     events_come_newest_first, an_event_is_appended_once, only_the_newest_events_stay,
                     the_last_rollup_stays,
+                ],
+                governance: [
+                    retention_belongs_to_the_project_or_its_tenant, what_is_older_is_found_oldest_first,
+                    old_issues_tasks_and_events_are_forgotten, a_classification_changes_alone,
+                    exported_pages_are_bounded_and_filtered, requests_belong_to_the_tenant,
+                    each_scope_of_a_round_goes_to_one,
                 ],
                 keys: [
                     a_key_is_found_by_its_hash, only_one_key_is_the_first, keys_are_listed_by_project,
@@ -251,6 +273,11 @@ macro_rules! contract_suite {
                     many_claims_at_once_share_the_jobs, a_claim_neither_writes_nor_waits_in_a_scope,
                     leases_of_the_process_before, looks_that_are_cut_short_do_no_harm,
                 ],
+                idempotency: [
+                    a_place_is_held_then_answered_for_its_time, a_lease_that_is_over_opens_the_place,
+                    a_place_that_is_given_back_is_free, of_many_at_once_one_gets_the_place,
+                    places_of_other_scopes_are_others, places_whose_time_is_over_are_forgotten,
+                ],
                 projects: [
                     a_project_is_registered_once, a_full_tenant_gets_no_more, many_at_once_never_exceed_the_limit,
                     a_project_of_a_dropped_unit_is_gone,
@@ -264,6 +291,13 @@ macro_rules! contract_suite {
                     whole_patterns_come_in_the_order_of_their_ids, counters_are_set, keys_are_put_in_place,
                     a_project_keeps_its_first_registration, entries_are_written_as_they_are,
                     carried_rows_are_kept_once, every_scope_is_listed, spaces_and_marks_are_listed,
+                ],
+                erasure: [
+                    a_project_goes_with_everything_and_nothing_else, a_closed_project_is_used_by_nobody,
+                    an_erased_project_begins_anew_as_an_empty_one, what_is_not_there_is_not_closed,
+                    an_erasure_goes_on_where_it_was, a_tenant_goes_with_all_its_projects,
+                    nothing_that_is_written_meanwhile_survives,
+                    a_tenant_without_any_project_is_erased_too,
                 ],
                 isolation: [no_scope_sees_another, foreign_ids_change_nothing],
                 concurrency: [

@@ -7,6 +7,7 @@ pub mod fakes;
 pub mod issuer;
 pub mod memory;
 pub mod operations;
+pub mod payments;
 pub mod people;
 pub mod postgres;
 pub mod program;

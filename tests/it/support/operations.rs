@@ -44,13 +44,21 @@ impl Operation {
         self.path
             .replace("{key}", "patterns/0be2046e_1795319203747")
             .replace("{window}", "daily")
+            .replace("{project_id}", "none")
+            .replace("{tenant_id}", "none")
             .replace("{key_id}", "0be2046e-0000-7000-8000-000000000000")
+            .replace("{request_id}", "0be2046e-0000-7000-8000-000000000000")
             .replace("{job_id}", "0be2046e-0000-7000-8000-000000000000")
     }
 
     /// Whether it takes a body.
     pub fn has_body(&self) -> bool {
         self.documented.get("requestBody").is_some()
+    }
+
+    /// Whether it answers 503 where nobody takes payments.
+    pub fn needs_payments(&self) -> bool {
+        ["checkout", "portal", "billing_webhook"].contains(&self.id.as_str())
     }
 
     /// Whether it is served without a key.
@@ -79,7 +87,16 @@ impl Operation {
             "search_skills" => json!({ "required": ["csv"] }),
             "import" => json!({ "records": [{ "version": 2, "key": "patterns/x", "data": {} }] }),
             "create_key" => json!({ "name": "n", "role": "reader" }),
+            "checkout" => {
+                json!({ "price_id": "price_1", "success_url": "https://a.example", "cancel_url": "https://a.example" })
+            }
+            "overage" => json!({ "enabled": true, "budget_cap_cents": 500 }),
             "bootstrap" => json!({ "token": BOOTSTRAP_TOKEN }),
+            "set_retention" => json!({ "retention_days": 90 }),
+            "apply_retention" => json!({ "dry_run": true }),
+            "classify" => json!({ "classification": "internal" }),
+            "create_dsr" => json!({ "request_type": "access", "subject_email": "x@y.z" }),
+            "update_dsr" => json!({ "status": "completed" }),
             other => panic!("no valid body is known for the operation {other}"),
         }
     }

@@ -113,7 +113,12 @@ async fn template() -> String {
         include_str!("../../../migrations/postgres/0004_evidence.sql"),
         include_str!("../../../migrations/postgres/0005_spend.sql"),
         include_str!("../../../migrations/postgres/0006_issues.sql"),
-        include_str!("../../../migrations/postgres/0007_jobs.sql")
+        include_str!("../../../migrations/postgres/0007_jobs.sql"),
+        include_str!("../../../migrations/postgres/0008_plans.sql"),
+        include_str!("../../../migrations/postgres/0009_payments.sql"),
+        include_str!("../../../migrations/postgres/0010_governance.sql"),
+        include_str!("../../../migrations/postgres/0011_erasure.sql"),
+        include_str!("../../../migrations/postgres/0012_idempotency.sql")
     );
     let name = format!("it_template_{}", &hex::encode(engramia::domain::text::digest(schema))[..16]);
     sqlx::query("select pg_advisory_lock($1)").bind(TEMPLATE_LOCK).execute(&mut connection).await.expect("locked");
