@@ -3,6 +3,8 @@
 //! `cargo bench --bench quotas -- [--count 3000]` starts two servers in this process that take tokens of an issuer, because
 //! only those meet a gate on recall; prints the medians in milliseconds, and how much more the gates take.
 
+#[path = "common/count.rs"]
+mod count;
 #[path = "common/server.rs"]
 mod server;
 #[path = "common/wire.rs"]
@@ -33,16 +35,7 @@ const KEY_ID: &str = "one";
 const AUDIENCE: &str = "engramia";
 
 fn main() -> anyhow::Result<()> {
-    let mut count = 3_000;
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--count" => count = arguments.next().context("--count needs a value")?.parse::<usize>()?.max(1),
-            // What `cargo bench` adds.
-            "--bench" => {}
-            other => anyhow::bail!("unknown option {other}"),
-        }
-    }
+    let count = count::count_or(3_000)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(count))
 }
 

@@ -1,5 +1,7 @@
 //! The only wiring: configuration -> store, adapters, services, router, background tasks.
 
+mod backup;
+pub mod doctor;
 mod moving;
 
 use std::fs;
@@ -35,6 +37,7 @@ use crate::store::{Schema, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::observed;
 
+pub use backup::{Restored, back_up, restore, verify_backup};
 pub use moving::{copy_store, import_original, survey_original, survey_store};
 
 /// File in the data directory that keeps the first owner key for the command line, mode 0600.
@@ -101,7 +104,8 @@ impl App {
         let store = observed::store(store, &metrics.storage_seconds);
 
         let mut services = services(&config, Arc::clone(&store), embedder, gateway, compute, clock, entropy);
-        services.billing.payments = adapter::payments(config.billing.stripe.as_ref())?;
+        let payments = adapter::payments(config.billing.stripe.as_ref())?.map(observed::payments);
+        services.billing.payments.clone_from(&payments);
         let services = Arc::new(services);
         let mut first_key = None;
         if let Storage::Embedded { root } = &config.storage {
@@ -114,7 +118,7 @@ impl App {
         let state = AppState {
             authenticator: Arc::clone(&authenticator),
             limits: Arc::new(Limits::new(&config.limits)),
-            prober: Arc::new(Prober::new(store, llm, plain)),
+            prober: Arc::new(Prober::new(store, llm, plain, payments)),
             openapi: http::openapi_document().to_json()?.into(),
             started: tokio::time::Instant::now(),
             services: Arc::clone(&services),
@@ -212,8 +216,8 @@ async fn open_store(
 ) -> anyhow::Result<Arc<dyn Store>> {
     match storage {
         Storage::Embedded { root } => Ok(Arc::new(SqliteStore::open(root, space, Arc::clone(compute)).await?)),
-        Storage::Postgres { url, pool_size, search_memory_bytes } => {
-            let settings = postgres_settings(url, *pool_size, *search_memory_bytes);
+        Storage::Postgres(database) => {
+            let settings = postgres_settings(database);
             Ok(Arc::new(PostgresStore::open(&settings, space, Arc::clone(compute)).await?))
         }
     }
@@ -226,14 +230,13 @@ async fn open_store(
 pub async fn migrate(config: &Config) -> anyhow::Result<Schema> {
     match &config.storage {
         Storage::Embedded { root } => sqlite::migrate(root).await,
-        Storage::Postgres { url, pool_size, search_memory_bytes } => {
-            postgres::migrate(&postgres_settings(url, *pool_size, *search_memory_bytes)).await
-        }
+        Storage::Postgres(database) => postgres::migrate(&postgres_settings(database)).await,
     }
 }
 
-fn postgres_settings(url: &SecretString, pool_size: u32, search_memory_bytes: usize) -> postgres::Settings {
-    postgres::Settings { url: url.clone(), pool_size, search_memory_bytes }
+fn postgres_settings(database: &config::Database) -> postgres::Settings {
+    let config::Database { url, pool_size, search_memory_bytes } = database.clone();
+    postgres::Settings { url, pool_size, search_memory_bytes }
 }
 
 /// The use cases over a store, as the configuration wants them.
@@ -261,6 +264,7 @@ pub fn services(
         gateway,
         plans: Arc::default(),
         billing: billing(&config.billing),
+        instance: Arc::default(),
         jobs: Arc::default(),
         removed: Arc::default(),
         rules: Rules {
@@ -341,7 +345,7 @@ fn background(
     limits: &Arc<Limits>,
 ) -> Vec<JoinHandle<()>> {
     let (flusher, embedder, auditor) = (Arc::clone(services), Arc::clone(services), Arc::clone(services));
-    let (watcher, eraser) = (Arc::clone(services), Arc::clone(services));
+    let (watcher, eraser, looker) = (Arc::clone(services), Arc::clone(services), Arc::clone(services));
     let (authenticator, limits) = (Arc::clone(authenticator), Arc::clone(limits));
     vec![
         tokio::spawn(async move { auditor.audit.run(auditor.store.as_ref()).await }),
@@ -354,6 +358,7 @@ fn background(
         tokio::spawn(async move { embedder.embed_backlog().await }),
         tokio::spawn(async move { watcher.watch_issues().await }),
         tokio::spawn(async move { eraser.finish_erasures().await }),
+        tokio::spawn(async move { looker.instance.run(looker.store.as_ref()).await }),
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(FORGET_EVERY);
             loop {

@@ -321,6 +321,8 @@ pub trait Payments: Send + Sync {
     async fn portal(&self, customer_id: &str, return_url: Option<&str>, once: &str) -> Result<String, PaymentError>;
     /// Puts an amount on an invoice; the id of the item.
     async fn charge(&self, charge: &Charge<'_>, once: &str) -> Result<String, PaymentError>;
+    /// Whether anybody answers, whatever the answer is.
+    async fn ping(&self) -> Result<(), PaymentError>;
 }
 
 /// Why the payment service did not do what it was asked. The texts carry no secret.

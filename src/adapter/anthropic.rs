@@ -15,7 +15,7 @@ use crate::domain::spend::Usage;
 use crate::ports::{AnswerSchema, Attempt, Completion, Finish, LanguageModel, Prompt};
 
 /// Version of the API that requests and answers follow.
-const API_VERSION: &str = "2023-06-01";
+pub(super) const API_VERSION: &str = "2023-06-01";
 
 /// A chat model of Anthropic.
 pub struct AnthropicChat {

@@ -3,10 +3,12 @@
 pub mod anthropic;
 pub mod built_in;
 pub mod cache;
+pub mod disk;
 mod http;
 pub mod local;
 pub mod oidc;
 pub mod openai;
+pub mod reach;
 mod retry;
 pub mod stripe;
 pub mod system;

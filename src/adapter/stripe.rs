@@ -22,6 +22,7 @@ use stripe_checkout::checkout_session::{
 use stripe_core::customer::CreateCustomer;
 use stripe_types::Currency;
 
+use super::http::{self, transport};
 use super::retry::{Failure, with_retries};
 use crate::ports::{Charge, PaymentError, Payments, Purchase};
 
@@ -31,6 +32,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// An account at Stripe.
 pub struct Stripe {
     client: Client,
+    /// Without the key, to see whether anybody is there.
+    plain: reqwest::Client,
+    base_url: String,
 }
 
 /// A thing that was made.
@@ -56,7 +60,11 @@ impl Stripe {
             .app_info("engramia", Some(env!("CARGO_PKG_VERSION").to_owned()), None)
             .timeout(TIMEOUT)
             .build();
-        Ok(Self { client: client.map_err(|_| anyhow!("STRIPE_SECRET_KEY or STRIPE_API_BASE cannot be used"))? })
+        Ok(Self {
+            client: client.map_err(|_| anyhow!("STRIPE_SECRET_KEY or STRIPE_API_BASE cannot be used"))?,
+            plain: http::client(reqwest::header::HeaderMap::new(), TIMEOUT)?,
+            base_url: base_url.to_owned(),
+        })
     }
 
     /// Sends a request, and again where another attempt can help, always under the same key.
@@ -181,6 +189,11 @@ impl Payments for Stripe {
             request = request.invoice(invoice_id);
         }
         Ok(self.send::<Made>(&request, once).await?.id)
+    }
+
+    async fn ping(&self) -> Result<(), PaymentError> {
+        let answer = self.plain.head(&self.base_url).send().await;
+        answer.map(drop).map_err(|error| PaymentError::Unavailable(transport(error).into()))
     }
 }
 

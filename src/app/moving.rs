@@ -102,8 +102,8 @@ fn embedder(config: &Config, instead: Option<Arc<dyn Embedder>>) -> anyhow::Resu
 async fn open_source(place: &Storage) -> anyhow::Result<Arc<dyn Store>> {
     let is_there = match place {
         Storage::Embedded { root } => sqlite::is_store(root),
-        Storage::Postgres { url, pool_size, search_memory_bytes } => {
-            let settings = super::postgres_settings(url, *pool_size, *search_memory_bytes);
+        Storage::Postgres(database) => {
+            let settings = super::postgres_settings(database);
             postgres::version(&settings).await.context("opening the source")? > 0
         }
     };

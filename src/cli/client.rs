@@ -232,7 +232,7 @@ fn base(text: &str) -> anyhow::Result<Url> {
 }
 
 /// Where a server with this configuration listens; `None` where that cannot be known.
-fn local_base(server: Option<&Server>) -> Option<Url> {
+pub fn local_base(server: Option<&Server>) -> Option<Url> {
     const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let (host, port) = server.map_or((LOCALHOST, 8000), |server| (server.host, server.port));
     let host = if host.is_unspecified() { LOCALHOST } else { host };
@@ -260,7 +260,8 @@ async fn answers(client: &reqwest::Client, base: &Url) -> anyhow::Result<bool> {
     }
 }
 
-fn unreachable(url: String, mut error: &dyn std::error::Error) -> Failure {
+/// What to say where nobody answers.
+pub fn unreachable(url: String, mut error: &dyn std::error::Error) -> Failure {
     while let Some(cause) = error.source() {
         error = cause;
     }

@@ -50,11 +50,23 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     let failure = error.downcast_ref::<Failure>();
     if !matches!(failure, Some(Failure::Reported)) {
-        for line in format!("{error:#}").lines() {
+        for line in told(error).lines() {
             eprintln!("engramia: {line}");
         }
     }
     ExitCode::from(failure.map_or(1, Failure::exit_code))
+}
+
+/// The error and its causes. Some libraries repeat a cause in the text of what it caused: once is enough.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !text.contains(&cause) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text.extend([colon, &cause]);
+        }
+    }
+    text
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -74,6 +86,16 @@ mod tests {
         assert_eq!(format!("{error:#}"), "importing: cannot reach http://h: refused");
         assert_eq!(report(&anyhow::anyhow!("other")), ExitCode::from(1));
         assert_eq!(report(&Failure::Usage("no").into()), ExitCode::from(2));
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let full = || anyhow::anyhow!("the disk is full");
+        assert_eq!(
+            told(&full().context("writing: the disk is full").context("backing up")),
+            "backing up: writing: the disk is full"
+        );
+        assert_eq!(told(&full().context("backing up")), "backing up: the disk is full");
     }
 
     #[test]

@@ -4,12 +4,15 @@
 //! [`failure`].
 
 mod audit;
+mod backup;
 mod client;
 mod config;
 mod copy_store;
 mod direct;
+mod doctor;
 mod export;
 mod failure;
+mod healthcheck;
 mod import;
 mod import_original;
 mod input;
@@ -23,6 +26,7 @@ mod partial;
 mod recall;
 mod records;
 mod refusal;
+mod restore;
 mod retention;
 mod serve;
 mod status;
@@ -100,6 +104,14 @@ enum Verb {
     /// Show or check the audit log
     #[command(subcommand)]
     Audit(audit::AuditVerb),
+    /// Find out what is wrong with this installation, and change nothing
+    Doctor(doctor::DoctorArgs),
+    /// Say whether the server on this machine is ready
+    Healthcheck(healthcheck::HealthArgs),
+    /// Write everything to a file, or check such a file; servers may go on
+    Backup(backup::BackupArgs),
+    /// Put a backup into the configured store, which no server may use meanwhile
+    Restore(restore::RestoreArgs),
     /// Bring the schema of the configured store to this version
     Migrate(migrate::MigrateArgs),
     /// Move a whole memory from one store to another
@@ -128,9 +140,13 @@ fn run(Cli { verb, global }: Cli) -> anyhow::Result<()> {
         Verb::Openapi => Ok(output::line(&crate::http::openapi_document().to_pretty_json()?)?),
         Verb::CopyStore(args) => copy_store::run(&args, global.json),
         Verb::ImportOriginal(args) => import_original::run(&args, global.json),
+        Verb::Backup(args) => backup::run(args, global.json),
+        Verb::Restore(args) => restore::run(&args, global.json),
         Verb::Keys(verb) => keys::run(verb, &global),
         Verb::Jobs(verb) => jobs::run(verb, &global),
         Verb::Audit(verb) => audit::run(verb, &global),
+        Verb::Doctor(args) => doctor::run(&args, global.json),
+        Verb::Healthcheck(args) => interruptible(healthcheck::run(&args, global.json)),
         Verb::Migrate(migrate::MigrateArgs {}) => migrate::run(global.json),
         Verb::Learn(args) => with_client(&global, async |client| learn::run(client, args, global.json).await),
         Verb::Recall(args) => with_client(&global, async |client| recall::run(client, args, global.json).await),

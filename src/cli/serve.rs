@@ -11,10 +11,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::failure::Failure;
 use super::output;
 use crate::app::{App, Overrides};
 use crate::config::{AuthMode, Config, Loaded, Server, Storage};
 use crate::telemetry::logs;
+use crate::telemetry::traces::Traces;
 
 /// Where to listen; the rest is in the environment.
 #[derive(Args, Default)]
@@ -45,12 +47,28 @@ pub fn run(args: &ServeArgs, json: bool) -> anyhow::Result<()> {
     let Loaded { mut config, warnings } = Config::from_env().context("the configuration is wrong")?;
     listen_at(&mut config, args)?;
     divide_work(&mut config, args)?;
-    logs::start(config.telemetry.json_logs, &config.telemetry.log_filter)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let telemetry = config.telemetry.clone();
+    let traces = telemetry.traces.as_ref().map(|settings| runtime.block_on(async { Traces::start(settings) }));
+    let traces = traces.transpose()?;
+    let _logging = logs::serve(telemetry.json_logs, &telemetry.log_filter, traces.as_ref())?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config, json))
+    runtime.block_on(async {
+        let outcome = serve(config, json).await;
+        if let Some(traces) = traces {
+            traces.finish().await;
+        }
+        match outcome {
+            // Whoever reads the log as JSON reads this, too, unless the filter leaves it out.
+            Err(error) if telemetry.json_logs && tracing::enabled!(tracing::Level::ERROR) => {
+                tracing::error!("{error:#}");
+                Err(Failure::Reported.into())
+            }
+            outcome => outcome,
+        }
+    })
 }
 
 /// Puts the flags above the environment.

@@ -7,6 +7,8 @@
 
 mod auth;
 mod billing;
+mod compose;
+mod files;
 mod models;
 mod oidc;
 mod parse;
@@ -14,6 +16,7 @@ mod place;
 mod render;
 mod sections;
 mod settings;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,7 +28,9 @@ pub use models::{EmbeddingChoice, LlmChoice, Models};
 pub use oidc::Oidc;
 pub use place::{BadPlace, database_at, store_at};
 pub use render::{env_example, markdown_table};
-pub use sections::{Build, CorsOrigins, Governance, Jobs, Limits, Memory, Server, Storage, Telemetry};
+pub use sections::{Backups, Build, CorsOrigins, Database, Governance, Jobs, Limits, Memory, Server, Storage};
+pub use settings::Transport;
+pub use telemetry::{Telemetry, Traces};
 
 use parse::{HIDDEN, Kind};
 use settings::Setting;
@@ -51,7 +56,7 @@ pub struct Config {
     pub memory: Memory,
     /// How long data are kept.
     pub governance: Governance,
-    /// Logs and metrics.
+    /// Logs, metrics and traces.
     pub telemetry: Telemetry,
     /// Where this binary comes from.
     pub build: Build,
@@ -169,13 +174,14 @@ struct Reader {
 }
 
 impl Reader {
-    /// Trims every value and drops the empty ones: an empty variable counts as unset.
-    fn new(vars: impl IntoIterator<Item = (String, String)>, findings: Vec<Finding>) -> Self {
-        let vars = vars
+    /// Trims every value and drops the empty ones: an empty variable counts as unset. Reads secrets from their files.
+    fn new(vars: impl IntoIterator<Item = (String, String)>, mut findings: Vec<Finding>) -> Self {
+        let mut vars = vars
             .into_iter()
             .map(|(name, value)| (name, value.trim().to_owned()))
             .filter(|(_, value)| !value.is_empty())
             .collect();
+        files::fill(&mut vars, &mut findings);
         Self { vars, findings, warnings: Vec::new() }
     }
 

@@ -31,6 +31,11 @@ pub trait Kind {
     /// The value, or what is wrong with the text.
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 
+    /// Whether a value lets somebody in: it can be given as a file.
+    fn is_secret(&self) -> bool {
+        false
+    }
+
     /// The text as it may appear in a message.
     fn shown(&self, text: &str) -> String {
         printable(text)
@@ -203,6 +208,10 @@ impl Kind for Secret {
         Ok(text.into())
     }
 
+    fn is_secret(&self) -> bool {
+        true
+    }
+
     fn shown(&self, _: &str) -> String {
         HIDDEN.into()
     }
@@ -224,6 +233,10 @@ impl Kind for Secrets {
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         Ok(list(text).map(SecretString::from).collect())
+    }
+
+    fn is_secret(&self) -> bool {
+        true
     }
 
     fn shown(&self, _: &str) -> String {
@@ -422,6 +435,28 @@ impl Kind for BaseUrl {
 
     fn shown(&self, text: &str) -> String {
         if text.contains('@') { HIDDEN.into() } else { printable(text) }
+    }
+}
+
+/// Where traces go: the address of a collector, or its host and port alone. It is logged, too.
+pub struct Collector;
+
+impl Kind for Collector {
+    type Value = String;
+
+    fn accepts(&self) -> String {
+        "an http or https URL, or host:port".into()
+    }
+
+    fn parse(&self, text: &str) -> Result<String, String> {
+        if text.contains("://") {
+            return BaseUrl.parse(text);
+        }
+        BaseUrl.parse(&format!("http://{text}")).map(|_| text.trim_end_matches('/').to_owned())
+    }
+
+    fn shown(&self, text: &str) -> String {
+        BaseUrl.shown(text)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::Storage;
+use super::{Database, Storage};
 
 /// Connections of a command, which does one thing after the other.
 const POOL: u32 = 4;
@@ -32,7 +32,7 @@ pub enum BadPlace {
 pub fn store_at(argument: &str) -> Result<Storage, BadPlace> {
     let place = resolved(argument, variable)?;
     if is_database(&place) {
-        return Ok(Storage::Postgres { url: place.into(), pool_size: POOL, search_memory_bytes: 0 });
+        return Ok(Storage::Postgres(Database { url: place.into(), pool_size: POOL, search_memory_bytes: 0 }));
     }
     if place.is_empty() || place.contains("://") {
         return Err(BadPlace::Empty);
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn arguments_name_directories_and_databases() {
         assert!(matches!(store_at("./data"), Ok(Storage::Embedded { root }) if root.as_os_str() == "./data"));
-        assert!(matches!(store_at("postgresql://u:p@h/d"), Ok(Storage::Postgres { .. })));
+        assert!(matches!(store_at("postgresql://u:p@h/d"), Ok(Storage::Postgres(_))));
         assert!(matches!(store_at(" "), Err(BadPlace::Empty)));
         assert!(matches!(store_at("mysql://h/d"), Err(BadPlace::Empty)), "no directory of that name");
         assert!(database_at("postgres://h/d").is_ok());

@@ -3,13 +3,15 @@
 
 use std::fmt::Write;
 
-use super::settings::{RESERVED, sections};
+use super::compose;
+use super::settings::{self, RESERVED, Section};
 
 /// The text of `.env.example`: every setting, commented out, with its default.
 pub fn env_example() -> String {
     let mut text = String::from(
         "# Settings of Engramia. Generated from the settings table; do not edit.\n\
-         # Every line is optional: what is commented out has the value shown. An empty value counts as unset.\n",
+         # Every line is optional: what is commented out has the value shown. An empty value counts as unset.\n\
+         # A secret NAME can lie in a file: NAME_FILE is its path.\n",
     );
     for section in sections() {
         push(&mut text, format_args!("\n# ---- {} ----\n", section.title));
@@ -21,6 +23,11 @@ pub fn env_example() -> String {
         }
     }
     text
+}
+
+/// The settings, then what only the Compose files read.
+fn sections() -> impl Iterator<Item = Section> {
+    settings::sections().into_iter().chain(compose::sections())
 }
 
 /// The settings as Markdown, one table a section, followed by the names that have no effect yet.
@@ -75,7 +82,7 @@ mod tests {
     fn env_example_names_every_setting_and_parses_back_into_the_defaults() {
         let vars = assignments(&env_example());
         let named: Vec<_> = vars.iter().map(|(name, _)| name.as_str()).collect();
-        let known: Vec<_> = sections().into_iter().flat_map(|section| section.rows).map(|row| row.name).collect();
+        let known: Vec<_> = sections().flat_map(|section| section.rows).map(|row| row.name).collect();
         assert_eq!(named, known);
 
         let read_back = Config::load(vars).expect("valid").config;
@@ -94,7 +101,7 @@ mod tests {
         for line in markdown.lines().filter(|line| line.starts_with('|')) {
             assert_eq!(line.matches('|').count(), 5, "{line}");
         }
-        for row in sections().into_iter().flat_map(|section| section.rows) {
+        for row in sections().flat_map(|section| section.rows) {
             assert!(markdown.contains(&format!("| `{}` |", row.name)), "{}", row.name);
         }
         for name in RESERVED {

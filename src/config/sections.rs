@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
 use super::Reader;
 use super::settings::{self as table, StorageKind};
@@ -76,21 +77,25 @@ pub enum Storage {
         root: PathBuf,
     },
     /// A PostgreSQL database.
-    Postgres {
-        /// Connection string, with its password.
-        url: SecretString,
-        /// Most connections.
-        pool_size: u32,
-        /// Memory for search indexes, in bytes.
-        search_memory_bytes: usize,
-    },
+    Postgres(Database),
+}
+
+/// A PostgreSQL database, and what one process may use of it and for it.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Connection string, with its password.
+    pub url: SecretString,
+    /// Most connections.
+    pub pool_size: u32,
+    /// Memory for search indexes, in bytes.
+    pub search_memory_bytes: usize,
 }
 
 impl Storage {
     /// `ENGRAMIA_STORAGE` decides where it is set; where it is not, a database URL means PostgreSQL.
     pub(super) fn read(reader: &mut Reader) -> Self {
         let root = reader.read(&table::DATA_PATH);
-        let url = reader.given(&table::DATABASE_URL);
+        let url = database_url(reader);
         let stated = reader.is_set(&table::STORAGE);
         match (reader.read(&table::STORAGE), url) {
             (StorageKind::Embedded, None) => Self::Embedded { root },
@@ -98,11 +103,11 @@ impl Storage {
                 reader.warn("ENGRAMIA_DATABASE_URL has no effect: ENGRAMIA_STORAGE selects the embedded store");
                 Self::Embedded { root }
             }
-            (_, Some(url)) => Self::Postgres {
+            (_, Some(url)) => Self::Postgres(Database {
                 url,
                 pool_size: reader.read(&table::DB_POOL_SIZE),
                 search_memory_bytes: reader.read(&table::SEARCH_MEMORY) << 20,
-            },
+            }),
             (StorageKind::Postgres, None) => {
                 reader.refuse(
                     &table::DATABASE_URL,
@@ -113,6 +118,28 @@ impl Storage {
             }
         }
     }
+}
+
+/// The connection string, with the password that is given apart from it.
+fn database_url(reader: &mut Reader) -> Option<SecretString> {
+    let (url, password) = (reader.given(&table::DATABASE_URL), reader.given(&table::DATABASE_PASSWORD));
+    let Some(password) = password else {
+        return url;
+    };
+    let Some(url) = url else {
+        reader.warn("ENGRAMIA_DATABASE_PASSWORD has no effect: ENGRAMIA_DATABASE_URL is not set");
+        return None;
+    };
+    let parsed = Url::parse(url.expose_secret()).ok().filter(|url| url.password().is_none());
+    let whole = parsed.and_then(|mut url| url.set_password(Some(password.expose_secret())).ok().map(|()| url));
+    if whole.is_none() {
+        reader.refuse(
+            &table::DATABASE_PASSWORD,
+            "ENGRAMIA_DATABASE_URL holds a password, too, or has no place for one",
+            "a password in one of them; a URL such as postgres://user@host:5432/database",
+        );
+    }
+    Some(whole.map_or(url, |whole| String::from(whole).into()))
 }
 
 /// Rate limits, in requests per minute, and quotas.
@@ -148,6 +175,24 @@ impl Limits {
     }
 }
 
+/// Backups that the server makes by itself.
+#[derive(Debug, Clone)]
+pub struct Backups {
+    /// Where they are kept.
+    pub directory: PathBuf,
+    /// From one to the next.
+    pub every: Duration,
+    /// How many are kept; at least 1.
+    pub keep: usize,
+}
+
+impl Backups {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let (every, keep) = (reader.read(&table::BACKUP_INTERVAL), reader.read(&table::BACKUP_KEEP));
+        Some(Self { directory: reader.given(&table::BACKUP_DIR)?, every, keep })
+    }
+}
+
 /// Background jobs.
 #[derive(Debug, Clone)]
 pub struct Jobs {
@@ -163,6 +208,8 @@ pub struct Jobs {
     pub expiry: Duration,
     /// How long jobs are kept that came to their end.
     pub retention: Duration,
+    /// Backups, which are the workers' matter as well; `None` where none are wanted.
+    pub backups: Option<Backups>,
 }
 
 impl Jobs {
@@ -182,6 +229,7 @@ impl Jobs {
             timeout: reader.read(&table::JOB_TIMEOUT),
             expiry,
             retention: Duration::from_secs(24 * 3600) * reader.read(&table::JOB_RETENTION_DAYS),
+            backups: Backups::read(reader),
         }
     }
 }
@@ -250,31 +298,6 @@ impl Governance {
             retention_days: set.or(Some(Self::RETENTION_DAYS)).filter(|days| *days > 0),
             retention_is_set: set.is_some(),
             dsr_sla_days: reader.read(&table::DSR_SLA_DAYS),
-        }
-    }
-}
-
-/// Logs and metrics.
-#[derive(Debug, Clone)]
-pub struct Telemetry {
-    /// Whether a log line is a JSON object.
-    pub json_logs: bool,
-    /// Directives of a tracing filter; not checked here.
-    pub log_filter: String,
-    /// Whether metrics are served.
-    pub metrics: bool,
-    /// Bearer token the metrics ask for.
-    pub metrics_token: Option<SecretString>,
-}
-
-impl Telemetry {
-    pub(super) fn read(reader: &mut Reader) -> Self {
-        let log = reader.given(&table::LOG).or_else(|| reader.given(&table::RUST_LOG));
-        Self {
-            json_logs: reader.read(&table::JSON_LOGS),
-            log_filter: log.unwrap_or_else(|| reader.read(&table::LOG)),
-            metrics: reader.read(&table::METRICS),
-            metrics_token: reader.given(&table::METRICS_TOKEN),
         }
     }
 }

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use super::compose;
 use super::parse::{
-    BaseUrl, Choice, DailyBudget, Flag, IssuerUrl, Kind, ModelPrices, Networks, Number, Origins, Parsed, PlanPrices,
-    Presence, ReturnOrigins, Seconds, Secret, Secrets,
+    BaseUrl, Choice, Collector, DailyBudget, Flag, IssuerUrl, Kind, ModelPrices, Networks, Number, Origins, Parsed,
+    PlanPrices, Presence, ReturnOrigins, Seconds, Secret, Secrets,
 };
 use crate::domain::Role;
 
@@ -68,6 +69,15 @@ pub enum AuthStrategy {
     Oidc,
 }
 
+/// What `OTEL_EXPORTER_OTLP_PROTOCOL` can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// OTLP over gRPC.
+    Grpc,
+    /// OTLP over HTTP, in binary messages.
+    Http,
+}
+
 const REQUESTS_PER_MINUTE: Number<NonZeroU32> = Number::whole(NonZeroU32::MIN, non_zero(1_000_000_000));
 
 const fn non_zero(number: u32) -> NonZeroU32 {
@@ -93,6 +103,12 @@ macro_rules! settings {
         }
 
         const NAMES: &[&str] = &[$($($name),*),*];
+
+        /// The settings that no message ever shows, but for the key of the client commands: those read it themselves.
+        pub fn secrets() -> impl Iterator<Item = &'static str> {
+            let secret = [$($($id.kind.is_secret()),*),*];
+            NAMES.iter().zip(secret).filter(|(name, secret)| *secret && **name != API_KEY.name).map(|(name, _)| *name)
+        }
     };
 }
 
@@ -131,11 +147,21 @@ settings! {
             Parsed::new("a path"), "Directory of the embedded store.";
         DATABASE_URL: Secret = "ENGRAMIA_DATABASE_URL", "",
             Secret, "PostgreSQL connection string. Required when ENGRAMIA_STORAGE=postgres.";
+        DATABASE_PASSWORD: Secret = "ENGRAMIA_DATABASE_PASSWORD", "",
+            Secret, "Password of the login in ENGRAMIA_DATABASE_URL, where the URL holds none.";
         DB_POOL_SIZE: Number<u32> = "ENGRAMIA_DB_POOL_SIZE", "10",
             Number::whole(2, 1000), "Most connections of one process to PostgreSQL.";
         SEARCH_MEMORY: Number<usize> = "ENGRAMIA_SEARCH_MEMORY", "1024",
             Number::whole(0, 1 << 20), "Memory of one process for search indexes over PostgreSQL, in MiB. Projects that \
              find no room are searched in the database, all of them where it is 0.";
+    }
+    "Backups" {
+        BACKUP_DIR: Parsed<PathBuf> = "ENGRAMIA_BACKUP_DIR", "",
+            Parsed::new("a path"), "Directory into which the server makes backups by itself. None are made when unset.";
+        BACKUP_INTERVAL: Seconds = "ENGRAMIA_BACKUP_INTERVAL", "86400",
+            Seconds::between(1.0, 31_536_000.0), "Time from one backup to the next.";
+        BACKUP_KEEP: Number<usize> = "ENGRAMIA_BACKUP_KEEP", "7",
+            Number::whole(1, 10_000), "Backups that are kept in ENGRAMIA_BACKUP_DIR; older ones are removed.";
     }
     "Models" {
         LLM_PROVIDER: Choice<Provider> = "ENGRAMIA_LLM_PROVIDER", "openai",
@@ -241,8 +267,8 @@ settings! {
             Flag, "Whether the number of projects and the features of a plan are kept, too: background jobs and the \
              governance export (Team), OIDC (Enterprise).";
         PROJECT_QUOTA_PCT: Number<f64> = "ENGRAMIA_PROJECT_QUOTA_PCT", "0.8",
-            Number::real(0.01, 1.0), "Share of the tenant's patterns that one project may hold, on plans with several \
-             projects; 1 for no limit of its own.";
+            Number::real(0.01, 1e9), "Share of the tenant's patterns that one project may hold, on plans with several \
+             projects; 1 or more for no limit of its own.";
     }
     "Billing" {
         STRIPE_SECRET_KEY: Secret = "STRIPE_SECRET_KEY", "",
@@ -309,6 +335,21 @@ settings! {
             Flag, "Prometheus metrics at /metrics.";
         METRICS_TOKEN: Secret = "ENGRAMIA_METRICS_TOKEN", "",
             Secret, "Bearer token for /metrics.";
+        TELEMETRY: Flag = "ENGRAMIA_TELEMETRY", "false",
+            Flag, "OpenTelemetry traces, sent to ENGRAMIA_OTEL_ENDPOINT. Nothing is sent where it is off.";
+        OTEL_ENDPOINT: Collector = "ENGRAMIA_OTEL_ENDPOINT", "http://localhost:4317",
+            Collector, "Collector of traces. https means TLS; `http://localhost:4318` where unset and the protocol is \
+             http/protobuf.";
+        OTEL_SERVICE_NAME: Parsed<String> = "ENGRAMIA_OTEL_SERVICE_NAME", "engramia-api",
+            Parsed::new("a text"), "Name of this service in traces.";
+        OTEL_PROTOCOL: Choice<Transport> = "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc",
+            Choice(&[("grpc", Transport::Grpc), ("http/protobuf", Transport::Http)]),
+            "How traces are sent.";
+        OTEL_INSECURE: Flag = "OTEL_EXPORTER_OTLP_INSECURE", "false",
+            Flag, "Whether an ENGRAMIA_OTEL_ENDPOINT without http:// or https:// is spoken to without TLS.";
+        OTEL_SAMPLED: Number<f64> = "OTEL_TRACES_SAMPLER_ARG", "1.0",
+            Number::real(0.0, 1.0), "Share of the traces that begin here and are sent. Callers that send a traceparent \
+             decide about theirs.";
     }
     "Build" {
         GIT_COMMIT: Parsed<String> = "GIT_COMMIT", "unknown",
@@ -335,15 +376,10 @@ pub const RESERVED: &[&str] = &[
     "ENGRAMIA_GOOGLE_CLIENT_ID",
     "ENGRAMIA_JWT_*",
     "ENGRAMIA_MCP_HOSTED_ENABLED",
-    "ENGRAMIA_OTEL_ENDPOINT",
-    "ENGRAMIA_OTEL_SERVICE_NAME",
     "ENGRAMIA_REDIS_URL",
     "ENGRAMIA_REGISTRATION_ENABLED",
     "ENGRAMIA_SKIP_AUTO_APP",
-    "ENGRAMIA_TELEMETRY",
     "ENAGRAM_*",
-    "OTEL_EXPORTER_OTLP_INSECURE",
-    "OTEL_EXPORTER_OTLP_PROTOCOL",
 ];
 
 const PREFIX: &str = "ENGRAMIA_";
@@ -351,15 +387,24 @@ const PREFIX: &str = "ENGRAMIA_";
 /// Least similarity, in [0, 1], from which a known name is offered for an unknown one.
 const CLOSE: f64 = 0.6;
 
+/// The variable that names the file of a secret.
+pub fn file_variable(secret: &str) -> String {
+    format!("{secret}_FILE")
+}
+
+fn names_a_file(name: &str) -> bool {
+    secrets().any(|secret| file_variable(secret) == name)
+}
+
 /// Whether a variable of this name is meant for this program.
 pub fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX) || NAMES.contains(&name)
+    name.starts_with(PREFIX) || NAMES.contains(&name) || names_a_file(name)
 }
 
 /// The warning due when a variable of this name is set, if any: it is reserved, or it looks like ours and
 /// is not known.
 pub fn advice(name: &str) -> Option<String> {
-    if NAMES.contains(&name) {
+    if NAMES.contains(&name) || names_a_file(name) || compose::knows(name) {
         return None;
     }
     if RESERVED.iter().any(|pattern| matches(pattern, name)) {

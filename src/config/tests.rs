@@ -110,12 +110,67 @@ fn storage_follows_its_variable_then_the_database_url() {
 
     for vars in [vec![URL], vec![URL, ("ENGRAMIA_STORAGE", "postgres")]] {
         let config = quiet(&vars);
-        assert!(matches!(config.storage, Storage::Postgres { pool_size: 10, .. }));
+        assert!(matches!(config.storage, Storage::Postgres(Database { pool_size: 10, .. })));
         assert!(!format!("{config:?}").contains("hunter2"));
     }
     refused_for("ENGRAMIA_DATABASE_URL", &[("ENGRAMIA_STORAGE", "postgres")]);
     refused_for("ENGRAMIA_STORAGE", &[("ENGRAMIA_STORAGE", "mysql")]);
     refused_for("ENGRAMIA_DB_POOL_SIZE", &[URL, ("ENGRAMIA_DB_POOL_SIZE", "1")]);
+}
+
+#[test]
+fn the_database_password_may_stand_apart_from_the_url() {
+    let url = |url, password| {
+        let vars = [("ENGRAMIA_DATABASE_URL", url), ("ENGRAMIA_DATABASE_PASSWORD", password)];
+        let Storage::Postgres(Database { url, .. }) = quiet(&vars).storage else { panic!("a database") };
+        url.expose_secret().to_owned()
+    };
+    assert_eq!(
+        url("postgresql://u@db:5432/x?sslmode=require", "p@ss/w:rd"),
+        "postgresql://u:p%40ss%2Fw%3Ard@db:5432/x?sslmode=require"
+    );
+    for place in ["postgres://u:p@db/x", "postgres:u", "no url"] {
+        let vars = [("ENGRAMIA_DATABASE_URL", place), ("ENGRAMIA_DATABASE_PASSWORD", "hunter2")];
+        refused_for("ENGRAMIA_DATABASE_PASSWORD", &vars);
+        assert!(!refused(&vars).concat().contains("hunter2"));
+    }
+    let (_, warning) = warned(&[("ENGRAMIA_DATABASE_PASSWORD", "p")]);
+    assert!(warning.starts_with("ENGRAMIA_DATABASE_PASSWORD has no effect"), "{warning}");
+}
+
+#[test]
+fn a_secret_may_lie_in_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let (keys, url, empty) =
+        (file("keys", " one, two \r\nmore\n"), file("url", "postgres://u:p@db/x"), file("empty", "\n"));
+    let config = quiet(&[("ENGRAMIA_API_KEYS_FILE", &keys), ("ENGRAMIA_METRICS_TOKEN_FILE", &empty)]);
+    assert!(
+        matches!(config.auth.mode, AuthMode::EnvKeys { keys, .. } if keys[1].expose_secret() == "two" && keys.len() == 2)
+    );
+    assert!(config.telemetry.metrics_token.is_none(), "an empty file counts as unset");
+    let config = quiet(&[("ENGRAMIA_DATABASE_URL_FILE", &url)]);
+    assert!(matches!(config.storage, Storage::Postgres(_)) && matches!(config.auth.mode, AuthMode::StoreKeys));
+    let config = quiet(&[("ENGRAMIA_METRICS_TOKEN", "t"), ("ENGRAMIA_METRICS_TOKEN_FILE", &empty)]);
+    assert!(config.telemetry.metrics_token.is_some(), "the file says nothing against it");
+
+    let missing = folder.path().join("missing");
+    let missing = missing.to_str().expect("text");
+    let lines =
+        refused(&[("OPENAI_API_KEY_FILE", missing), ("STRIPE_SECRET_KEY", "sk-1"), ("STRIPE_SECRET_KEY_FILE", &keys)]);
+    let expected = format!("OPENAI_API_KEY_FILE={missing}: cannot be read: No such file or directory");
+    assert!(lines.len() == 2 && lines[0].starts_with(&expected), "{lines:?}");
+    assert!(
+        lines[1].starts_with(&format!("STRIPE_SECRET_KEY_FILE={keys}: STRIPE_SECRET_KEY is set, too")),
+        "{lines:?}"
+    );
+    assert!(!lines.concat().contains("one, two"), "no secret is shown");
+    let (_, warning) = warned(&[("ENGRAMIA_PORT_FILE", &keys)]);
+    assert!(warning.starts_with("ENGRAMIA_PORT_FILE is not a known setting"), "{warning}");
 }
 
 #[test]
@@ -315,7 +370,8 @@ fn debug_shows_no_secret() {
     let shown = format!("{loaded:?}");
     assert!(shown.contains("EnvKeys") && shown.contains("Anthropic"));
     assert!(!shown.contains("s3cret"), "{shown}");
-    let shown = format!("{:?}", Storage::Postgres { url: "s3cret".into(), pool_size: 2, search_memory_bytes: 0 });
+    let shown =
+        format!("{:?}", Storage::Postgres(Database { url: "s3cret".into(), pool_size: 2, search_memory_bytes: 0 }));
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 

@@ -125,9 +125,7 @@ pub async fn authenticated(parts: &Parts, state: &AppState) -> Result<Caller, Pr
     if state.services.erasures.has(&scope) {
         return Err(StoreError::Erased.into());
     }
-    let span = tracing::Span::current();
-    span.record("tenant_id", scope.tenant());
-    span.record("project_id", scope.project());
+    context::identified(&scope);
     let Principal { role, key_id, max_patterns, .. } = principal;
     Ok(Caller { scope, role, key_id, max_patterns, address, request_id: context::request_id() })
 }

@@ -46,14 +46,10 @@ pub async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Respo
             return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "Unauthorized").into_response();
         }
     }
-    let store = &state.services.store;
-    match tokio::try_join!(store.totals(), store.queue().waiting()) {
-        Ok((totals, waiting)) => {
-            state.metrics.set_totals(&totals);
-            state.metrics.jobs_pending.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        }
-        Err(error) => return Problem::from(error).into_response(),
-    }
+    // Before this request uses connections itself.
+    state.metrics.set_pool(state.services.store.pool());
+    // A store that does not answer is a gauge of its own: an answer without metrics would look like a dead process.
+    state.metrics.set_seen(state.services.instance.read().await.as_ref());
     state.metrics.audit_lost.inc_by(state.services.audit.take_lost());
     state.metrics.retention_purged.inc_by(state.services.removed.take());
     state.metrics.compute_queue.set(i64::try_from(state.services.compute.queued()).unwrap_or(i64::MAX));

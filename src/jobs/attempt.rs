@@ -40,7 +40,7 @@ enum End {
 
 /// Runs a job once and says what became of it.
 pub async fn run(worker: Arc<Worker>, job: HeldJob, order: watch::Receiver<Order>) {
-    let span = tracing::info_span!(
+    let span = tracing::error_span!(
         "job",
         job_id = job.id,
         operation = job.operation.as_str(),
@@ -51,6 +51,25 @@ pub async fn run(worker: Arc<Worker>, job: HeldJob, order: watch::Receiver<Order
     attempt(&worker, &job, order).instrument(span).await;
 }
 
+/// Its span begins a trace of its own: the request that submitted it is over, and named by its id.
+#[tracing::instrument(
+    parent = None,
+    target = "engramia::spans",
+    name = "job",
+    skip_all,
+    fields(
+        otel.name = %format_args!("job {}", job.operation.as_str()),
+        otel.kind = "consumer",
+        otel.status_code = tracing::field::Empty,
+        engramia.job_id = job.id,
+        engramia.operation = job.operation.as_str(),
+        engramia.attempt = i64::from(job.attempt),
+        engramia.request_id = job.submitter.request_id,
+        engramia.tenant_id = job.scope.tenant(),
+        engramia.project_id = job.scope.project(),
+        engramia.state = tracing::field::Empty,
+    )
+)]
 async fn attempt(worker: &Worker, job: &HeldJob, mut order: watch::Receiver<Order>) {
     let metrics = &worker.metrics;
     let waited = (worker.services.clock.now() - job.ready_at).to_std().unwrap_or_default();
@@ -69,6 +88,13 @@ async fn attempt(worker: &Worker, job: &HeldJob, mut order: watch::Receiver<Orde
         Ok(verdict) => settle(worker, job, verdict, started).await,
         Err(state) => state,
     };
+    if let Some(state) = state {
+        let span = tracing::Span::current();
+        span.record("engramia.state", state.as_str());
+        if matches!(state, JobState::Failed | JobState::Expired) {
+            span.record("otel.status_code", "ERROR");
+        }
+    }
     if let Some(state) = state.filter(|state| state.is_final()) {
         metrics.job_ended(job.operation, state);
         tracing::debug!(state = state.as_str(), ms = started.elapsed().as_secs_f64() * 1e3, "a job is over");

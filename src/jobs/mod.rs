@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `registry.rs` | which operations there are |
 //! | `attempt.rs` | one attempt of one job, from its start to its verdict |
+//! | `backup.rs` | backups of everything, once in so long a time |
 //! | `billing.rs` | payments as time goes on |
 //! | `sweep.rs` | what is done in every scope again and again |
 //! | `upkeep.rs` | jobs whose worker was lost, that expired, or that are long over |
 
 mod attempt;
+mod backup;
 mod billing;
 mod registry;
 mod sweep;
@@ -109,6 +111,7 @@ impl Worker {
         helpers.spawn(upkeep::run(Arc::clone(&self)));
         helpers.spawn(billing::run(Arc::clone(&self)));
         helpers.spawn(sweep::run(Arc::clone(&self)));
+        helpers.spawn(backup::run(Arc::clone(&self)));
         if !self.in_batches() {
             helpers.spawn(Arc::clone(&self).listen());
         }

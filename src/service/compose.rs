@@ -39,6 +39,7 @@ impl Services {
     ///
     /// # Errors
     /// [`ServiceError::NoModel`]; where the server is busy or the budget is used up, that.
+    #[tracing::instrument(target = "engramia::spans", name = "memory.compose", skip_all, err)]
     pub async fn compose(&self, caller: &Caller, task: String, meter: &Meter) -> Result<Pipeline> {
         let gateway = self.gateway("compose")?;
         let clean = self.redacted(task.clone()).await?;

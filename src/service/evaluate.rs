@@ -47,6 +47,7 @@ impl Services {
     ///
     /// # Errors
     /// [`ServiceError::PatternNotFound`] before anything is paid for; if no judge gave a verdict, why.
+    #[tracing::instrument(target = "engramia::spans", name = "memory.evaluate", skip_all, err)]
     pub async fn evaluate(
         &self,
         caller: &Caller,
@@ -123,6 +124,7 @@ impl Services {
     ///
     /// # Errors
     /// If none gives one: why.
+    #[tracing::instrument(target = "engramia::spans", name = "llm.multi_eval", skip_all, err)]
     pub(super) async fn judge(
         &self,
         gateway: &Gateway,

@@ -76,6 +76,7 @@ impl Services {
     ///
     /// # Errors
     /// [`ServiceError::NoModel`]; where the model cannot be asked, why. An answer that cannot be used is no error.
+    #[tracing::instrument(target = "engramia::spans", name = "memory.evolve", skip_all, err)]
     pub async fn evolve(&self, caller: &Caller, request: Evolve, meter: &Meter) -> Result<Evolved> {
         let gateway = self.gateway("evolve_prompt")?;
         let started = self.clock.now();

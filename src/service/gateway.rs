@@ -98,7 +98,7 @@ impl Gateway {
 
     /// Whether calls are refused because the provider keeps failing.
     pub fn is_open(&self) -> bool {
-        self.breaker.is_open()
+        self.breaker.is_open(Instant::now())
     }
 
     /// Whether costs are known.

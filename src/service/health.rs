@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Result, Services};
 use crate::domain::Caller;
 use crate::domain::spend::ModelRole;
-use crate::ports::{Embedder, LanguageModel, Priority, Prompt};
-use crate::store::Store;
+use crate::ports::{Embedder, LanguageModel, Payments, Priority, Prompt};
+use crate::store::{Revision, Store, StoreError};
 
 /// Aggregate statistics of a scope.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,10 +59,13 @@ pub struct Check {
     pub latency_ms: Option<f64>,
     /// What is wrong, without internals.
     pub error: Option<&'static str>,
+    /// Schema of the database, where it is about that.
+    pub revision: Option<Revision>,
 }
 
 impl Check {
-    const NOT_CONFIGURED: Self = Self { status: CheckStatus::NotConfigured, latency_ms: None, error: None };
+    const NOT_CONFIGURED: Self =
+        Self { status: CheckStatus::NotConfigured, latency_ms: None, error: None, revision: None };
 }
 
 /// Outcome of all probes.
@@ -76,16 +79,16 @@ pub struct DeepHealth {
 
 impl DeepHealth {
     /// Storage is critical; the rest degrades. Parts that are not configured do not count.
-    fn of(storage: Check, llm: Check, embedding: Check) -> Self {
+    fn of(storage: Check, others: [(&'static str, Check); 5]) -> Self {
         let failed = |check: &Check| check.status == CheckStatus::Error;
         let status = if failed(&storage) {
             "error"
-        } else if failed(&llm) || failed(&embedding) {
+        } else if others.iter().any(|(_, check)| failed(check)) {
             "degraded"
         } else {
             "ok"
         };
-        Self { status, checks: vec![("storage", storage), ("llm", llm), ("embedding", embedding)] }
+        Self { status, checks: std::iter::once(("storage", storage)).chain(others).collect() }
     }
 }
 
@@ -101,6 +104,7 @@ pub struct Prober {
     store: Arc<dyn Store>,
     llm: Option<Arc<dyn LanguageModel>>,
     embedder: Option<Arc<dyn Embedder>>,
+    payments: Option<Arc<dyn Payments>>,
     allowance: Mutex<Allowance>,
 }
 
@@ -117,22 +121,32 @@ impl Prober {
         store: Arc<dyn Store>,
         llm: Option<Arc<dyn LanguageModel>>,
         embedder: Option<Arc<dyn Embedder>>,
+        payments: Option<Arc<dyn Payments>>,
     ) -> Self {
         let allowance =
             Mutex::new(Allowance { fresh: f64::from(PROBE_BURST), at: tokio::time::Instant::now(), last: None });
-        Self { store, llm, embedder, allowance }
+        Self { store, llm, embedder, payments, allowance }
     }
 
     /// Probes all parts side by side. Paid ones are asked as the allowance permits, else their last outcome counts.
     pub async fn probe(&self) -> DeepHealth {
         let remembered = self.take();
-        let storage = timed("the store does not answer", self.store.ping());
-        let Some((llm, embedding)) = remembered else {
-            let (storage, llm, embedding) = tokio::join!(storage, self.probe_llm(), self.probe_embedder());
-            self.lock().last = Some((llm, embedding));
-            return DeepHealth::of(storage, llm, embedding);
+        let paid = async {
+            let Some(outcome) = remembered else {
+                let fresh = tokio::join!(self.probe_llm(), self.probe_embedder());
+                self.lock().last = Some(fresh);
+                return fresh;
+            };
+            outcome
         };
-        DeepHealth::of(storage.await, llm, embedding)
+        let storage = timed("the store does not answer", self.store.ping());
+        let (storage, migration, stripe, (llm, embedding)) =
+            tokio::join!(storage, self.probe_schema(), self.probe_payments(), paid);
+        // Nothing here uses Redis.
+        let redis = Check::NOT_CONFIGURED;
+        let others =
+            [("llm", llm), ("embedding", embedding), ("migration", migration), ("stripe", stripe), ("redis", redis)];
+        DeepHealth::of(storage, others)
     }
 
     /// Whether the store can serve.
@@ -153,6 +167,30 @@ impl Prober {
                 let probe = embedder.embed(&["health check"], Priority::Interactive);
                 timed("the embedder does not answer", probe).await
             }
+            None => Check::NOT_CONFIGURED,
+        }
+    }
+
+    /// Whether the schema is the one that this program brings.
+    async fn probe_schema(&self) -> Check {
+        let mut revision = None;
+        let check = timed("the schema cannot be read", async {
+            revision = Some(self.store.revision().await?);
+            Ok::<_, StoreError>(())
+        });
+        let check = check.await;
+        let (status, error) = match revision {
+            Some(Revision { current, expected }) if current != expected => {
+                (CheckStatus::Error, Some("the schema is not the one of this program"))
+            }
+            _ => (check.status, check.error),
+        };
+        Check { status, error, revision, ..check }
+    }
+
+    async fn probe_payments(&self) -> Check {
+        match &self.payments {
+            Some(payments) => timed("the payment service does not answer", payments.ping()).await,
             None => Check::NOT_CONFIGURED,
         }
     }
@@ -189,11 +227,13 @@ async fn timed<T, E: std::error::Error>(
     let outcome = tokio::time::timeout(PROBE_TIMEOUT, probe).await;
     let latency_ms = Some((started.elapsed().as_secs_f64() * 1e5).round() / 1e2);
     match outcome {
-        Ok(Ok(_)) => Check { status: CheckStatus::Ok, latency_ms, error: None },
+        Ok(Ok(_)) => Check { status: CheckStatus::Ok, latency_ms, error: None, revision: None },
         Ok(Err(error)) => {
             tracing::warn!(%error, "health probe: {wrong}");
-            Check { status: CheckStatus::Error, latency_ms, error: Some(wrong) }
+            Check { status: CheckStatus::Error, latency_ms, error: Some(wrong), revision: None }
         }
-        Err(_elapsed) => Check { status: CheckStatus::Error, latency_ms, error: Some("timed out after 5 s") },
+        Err(_elapsed) => {
+            Check { status: CheckStatus::Error, latency_ms, error: Some("timed out after 5 s"), revision: None }
+        }
     }
 }

@@ -77,6 +77,7 @@ struct Look {
 
 impl Services {
     /// Stores a run, or joins its evidence to the pattern it repeats.
+    #[tracing::instrument(target = "engramia::spans", name = "memory.learn", skip_all, err)]
     pub async fn learn(&self, caller: &Caller, run: Learn) -> Result<Learned> {
         let now = self.clock.now();
         let on_duplicate = run.on_duplicate;
@@ -175,6 +176,7 @@ impl Services {
     }
 
     /// Looks for the pattern that `new` repeats, before any writer has to wait for it.
+    #[tracing::instrument(target = "engramia::spans", name = "memory.search", skip_all, err)]
     async fn look(
         &self,
         caller: &Caller,

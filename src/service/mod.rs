@@ -19,6 +19,7 @@ pub mod feedback;
 pub mod gateway;
 pub mod health;
 pub mod idempotency;
+pub mod instance;
 pub mod jobs;
 pub mod keys;
 pub mod learn;
@@ -78,6 +79,8 @@ pub struct Services {
     pub plans: Arc<PlanCache>,
     /// What payments need.
     pub billing: billing::Billing,
+    /// What the instance-wide gauges show.
+    pub instance: Arc<instance::Instance>,
     /// Tells the worker of this process what happened here.
     pub jobs: Arc<jobs::JobBell>,
     /// What was removed because of its age.

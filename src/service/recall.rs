@@ -126,6 +126,7 @@ struct Search<'a> {
 
 impl Services {
     /// Finds the patterns that serve a task.
+    #[tracing::instrument(target = "engramia::spans", name = "memory.recall", skip_all, err)]
     pub async fn recall(&self, caller: &Caller, query: Recall) -> Result<Recalled> {
         let search = self.search(&query).await?;
         let mut work = self.store.read(&caller.scope).await?;
@@ -189,6 +190,7 @@ impl Services {
 }
 
 /// The first `wanted` rows of the answer, over all pages.
+#[tracing::instrument(target = "engramia::spans", name = "memory.search", skip_all, err)]
 async fn ranked(work: &mut dyn Work, search: &Search<'_>, wanted: usize) -> Result<Vec<Nearest>> {
     let query = search.query;
     let mut depth = if query.deduplicate { wanted.next_multiple_of(BLOCK) } else { wanted };

@@ -53,6 +53,9 @@ pub enum Pulse {
     Lost,
 }
 
+/// As many jobs as are counted where somebody asks how many wait.
+pub const COUNTED: u32 = 10_000;
+
 /// The jobs of all scopes, as workers see them.
 #[async_trait]
 pub trait JobQueue: Send + Sync {
@@ -70,7 +73,7 @@ pub trait JobQueue: Send + Sync {
     async fn forget(&self, before: Timestamp, limit: u32) -> Result<u64>;
     /// When the next waiting job may begin; `None` if none waits. May name a time at which there is none any more.
     async fn next_due(&self) -> Result<Option<Timestamp>>;
-    /// How many jobs wait.
+    /// How many jobs wait, counted to [`COUNTED`]: a gauge must not cost more the more it shows.
     async fn waiting(&self) -> Result<u64>;
     /// Returns when another process may have queued a job; never where there is no other process. May miss some.
     async fn rung(&self) -> Result<()>;

@@ -298,6 +298,8 @@ pub struct Totals {
     pub recall_hits: u64,
     /// Mean of the scopes' rolling averages; `None` without any evaluation.
     pub average_score: Option<f64>,
+    /// Scopes with an evaluation.
+    pub scored: u64,
     /// Share of the true best rows that searches through an approximate index found lately, the worst index; `None`
     /// without such an index.
     pub ann_recall: Option<f64>,

@@ -5,6 +5,7 @@
 
 pub mod analytics;
 pub mod audit;
+pub mod backup;
 pub mod billing;
 pub mod copy;
 mod engine;
@@ -12,6 +13,7 @@ pub mod erasure;
 pub mod governance;
 pub mod idempotency;
 pub mod identity;
+mod inspection;
 pub mod jobs;
 mod legacy;
 pub mod memory;
@@ -28,13 +30,15 @@ use crate::ports::Space;
 
 pub use analytics::Analytics;
 pub use audit::{AuditQuery, Audits};
+pub use backup::Backups;
 pub use billing::Billing;
 pub use copy::{Copying, Inventory};
 pub use erasure::{Erasure, Erasures};
 pub use governance::{OpenRequests, RequestQuery, Retentions, SubjectRequests, Sweep};
 pub use idempotency::Repeatable;
 pub use identity::{ApiKey, ApiKeys, Keys, Projects, Registration};
-pub use jobs::{Claim, JobQueue, Jobs, Pulse};
+pub use inspection::{Comparison, Inspection};
+pub use jobs::{COUNTED, Claim, JobQueue, Jobs, Pulse};
 pub use memory::{Feedbacks, Nearest, NearestQuery, Patterns, Skills, Statistics, Totals};
 pub use payments::{PaymentFeed, PaymentLedger};
 pub use spend::Spend;
@@ -67,6 +71,17 @@ pub enum StoreError {
     Backend(#[source] anyhow::Error),
 }
 
+/// Connections of a process to its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Most there may be.
+    pub size: u32,
+    /// In use.
+    pub checked_out: u32,
+    /// Units of work that wait for one, because all are in use.
+    pub waiting: u64,
+}
+
 /// A database.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -88,6 +103,8 @@ pub trait Store: Send + Sync {
     fn payment_feed(&self) -> &dyn PaymentFeed;
     /// Requests that may be repeated without being carried out again.
     fn repeatable(&self) -> &dyn Repeatable;
+    /// Backups of everything.
+    fn backups(&self) -> &dyn Backups;
     /// Every scope that something was written in, in order after one. What belongs to a whole tenant stands in a scope
     /// whose project has no name.
     async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>>;
@@ -106,6 +123,10 @@ pub trait Store: Send + Sync {
     async fn sweep(&self, sweep: &Sweep, now: Timestamp) -> Result<Vec<Scope>>;
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
+    /// The connections that requests share; `None` where nobody outside has to know of them.
+    fn pool(&self) -> Option<PoolUse>;
+    /// The schema of the database.
+    async fn revision(&self) -> Result<Revision>;
     /// Name on the wire: `json` or `postgres`.
     fn name(&self) -> &'static str;
     /// Finishes what is under way and closes all connections.
@@ -158,6 +179,22 @@ pub struct Schema {
     pub before: i64,
     /// Version now.
     pub now: i64,
+}
+
+/// The schema of an open database, and the one that this program brings with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revision {
+    /// Number of the newest migration that has run.
+    pub current: i64,
+    /// Number of the newest migration that there is.
+    pub expected: i64,
+}
+
+impl Revision {
+    /// Whether the database is what this program works with.
+    pub fn is_current(self) -> bool {
+        self.current == self.expected
+    }
 }
 
 /// A pattern that waits for its vector.

@@ -1,5 +1,6 @@
-//! Logs and metrics.
+//! Logs, metrics and traces.
 
 pub mod logs;
 pub mod metrics;
 pub mod observed;
+pub mod traces;

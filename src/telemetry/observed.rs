@@ -1,20 +1,26 @@
-//! Wrappers that time what they pass on: embedders, language models, units of work.
+//! Wrappers that time and trace what they pass on: embedders, language models, payments, units of work.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use prometheus::{Counter, Histogram, HistogramVec, IntCounter, IntCounterVec};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::domain::spend::Price;
 use crate::domain::tier::Calibration;
 use crate::domain::{PatternId, Scope, Timestamp};
-use crate::ports::{Attempt, Completion, Embedder, LanguageModel, ModelError, Priority, Prompt, Space, Vector};
+use crate::ports::{
+    Attempt, Charge, Completion, Embedder, LanguageModel, ModelError, PaymentError, Payments, Priority, Prompt,
+    Purchase, Space, Trouble, Vector,
+};
 use crate::store::{
-    Analytics, ApiKeys, Audits, Billing, Copying, Erasure, Erasures, Feedbacks, Inventory, JobQueue, Jobs, Keys,
-    Patterns, PaymentFeed, PaymentLedger, Projects, Repeatable, Result, Retentions, Skills, Spend, Statistics, Store,
-    SubjectRequests, Sweep, Totals, Unembedded, Work,
+    Analytics, ApiKeys, Audits, Backups, Billing, Copying, Erasure, Erasures, Feedbacks, Inventory, JobQueue, Jobs,
+    Keys, Patterns, PaymentFeed, PaymentLedger, PoolUse, Projects, Repeatable, Result, Retentions, Revision, Skills,
+    Spend, Statistics, Store, SubjectRequests, Sweep, Totals, Unembedded, Work,
 };
 use crate::telemetry::metrics::ModelMetrics;
+use crate::telemetry::traces::SPANS;
 
 /// Times every call of an embedder, by provider.
 pub fn embedder(inner: Arc<dyn Embedder>, seconds: &HistogramVec) -> Arc<dyn Embedder> {
@@ -29,6 +35,10 @@ pub fn language_model(
     price: Option<Price>,
 ) -> Arc<dyn LanguageModel> {
     let (provider, model) = (inner.provider(), inner.model());
+    // As an alert cannot see a counter grow that comes into being with its first event.
+    for kind in Trouble::WORDS {
+        metrics.errors.with_label_values(&[provider, kind]);
+    }
     let tokens = |direction| metrics.tokens.with_label_values(&[provider, model, direction]);
     Arc::new(ObservedModel {
         seconds: metrics.seconds.with_label_values(&[provider, model]),
@@ -40,6 +50,11 @@ pub fn language_model(
         errors: metrics.errors.clone(),
         inner,
     })
+}
+
+/// Traces every call of the payment service.
+pub fn payments(inner: Arc<dyn Payments>) -> Arc<dyn Payments> {
+    Arc::new(TracedPayments { inner })
 }
 
 /// Times every unit of work, as `load` or `save`.
@@ -58,7 +73,19 @@ struct Timed<T: ?Sized> {
 impl Embedder for Timed<dyn Embedder> {
     async fn embed(&self, texts: &[&str], priority: Priority) -> Result<Vec<Vector>, ModelError> {
         let _timer = self.seconds.start_timer();
-        self.inner.embed(texts, priority).await
+        let span = tracing::info_span!(
+            target: SPANS,
+            "embedding",
+            otel.name = if texts.len() == 1 { "embedding.embed" } else { "embedding.embed_batch" },
+            otel.status_code = Empty,
+            embedding.provider = self.inner.provider(),
+            embedding.texts = number(texts.len()),
+        );
+        let outcome = self.inner.embed(texts, priority).instrument(span.clone()).await;
+        if let Err(error) = &outcome {
+            failed(&span, error);
+        }
+        outcome
     }
     fn space(&self) -> &Space {
         self.inner.space()
@@ -72,6 +99,17 @@ impl Embedder for Timed<dyn Embedder> {
     fn batch_size(&self) -> usize {
         self.inner.batch_size()
     }
+}
+
+/// A number as spans know numbers: with a sign.
+fn number(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
+/// Records why a span failed.
+fn failed(span: &Span, error: &dyn std::fmt::Display) {
+    span.record("otel.status_code", "ERROR");
+    span.in_scope(|| tracing::error!(target: SPANS, %error));
 }
 
 struct ObservedModel {
@@ -88,7 +126,17 @@ struct ObservedModel {
 impl LanguageModel for ObservedModel {
     async fn ask(&self, prompt: &Prompt) -> Result<Completion, Attempt> {
         let timer = self.seconds.start_timer();
-        let outcome = self.inner.ask(prompt).await;
+        let span = tracing::info_span!(
+            target: SPANS,
+            "llm.call",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            llm.provider = self.inner.provider(),
+            llm.model = self.inner.model(),
+            llm.prompt_tokens = Empty,
+            llm.completion_tokens = Empty,
+        );
+        let outcome = self.inner.ask(prompt).instrument(span.clone()).await;
         timer.observe_duration();
         self.calls.inc();
         match &outcome {
@@ -96,11 +144,16 @@ impl LanguageModel for ObservedModel {
                 let usage = completion.usage.unwrap_or_default();
                 self.prompt_tokens.inc_by(usage.prompt_tokens);
                 self.completion_tokens.inc_by(usage.completion_tokens);
+                span.record("llm.prompt_tokens", number(usage.prompt_tokens));
+                span.record("llm.completion_tokens", number(usage.completion_tokens));
                 if let Some((price, cost)) = &self.cost {
                     cost.inc_by(price.of(usage).usd().max(0.0));
                 }
             }
-            Err(attempt) => self.errors.with_label_values(&[self.inner.provider(), attempt.kind.as_str()]).inc(),
+            Err(attempt) => {
+                self.errors.with_label_values(&[self.inner.provider(), attempt.kind.as_str()]).inc();
+                failed(&span, attempt);
+            }
         }
         outcome
     }
@@ -109,6 +162,45 @@ impl LanguageModel for ObservedModel {
     }
     fn model(&self) -> &str {
         self.inner.model()
+    }
+}
+
+struct TracedPayments {
+    inner: Arc<dyn Payments>,
+}
+
+/// Asks the payment service for something, inside a span.
+async fn asked<T>(span: Span, call: impl Future<Output = Result<T, PaymentError>>) -> Result<T, PaymentError> {
+    let outcome = call.instrument(span.clone()).await;
+    if let Err(error) = &outcome {
+        failed(&span, error);
+    }
+    outcome
+}
+
+/// The span of a call of the payment service.
+macro_rules! call {
+    ($name:literal) => {
+        tracing::info_span!(target: SPANS, $name, otel.kind = "client", otel.status_code = Empty)
+    };
+}
+
+#[async_trait]
+impl Payments for TracedPayments {
+    async fn create_customer(&self, tenant: &str, once: &str) -> Result<String, PaymentError> {
+        asked(call!("stripe.create_customer"), self.inner.create_customer(tenant, once)).await
+    }
+    async fn checkout(&self, purchase: &Purchase<'_>, once: &str) -> Result<String, PaymentError> {
+        asked(call!("stripe.checkout"), self.inner.checkout(purchase, once)).await
+    }
+    async fn portal(&self, customer_id: &str, return_url: Option<&str>, once: &str) -> Result<String, PaymentError> {
+        asked(call!("stripe.portal"), self.inner.portal(customer_id, return_url, once)).await
+    }
+    async fn charge(&self, charge: &Charge<'_>, once: &str) -> Result<String, PaymentError> {
+        asked(call!("stripe.charge"), self.inner.charge(charge, once)).await
+    }
+    async fn ping(&self) -> Result<(), PaymentError> {
+        self.inner.ping().await
     }
 }
 
@@ -122,21 +214,48 @@ struct TimedWork {
     inner: Box<dyn Work>,
     /// Observes when it is dropped.
     _timer: prometheus::HistogramTimer,
+    /// Ends when it is dropped.
+    _span: Span,
+}
+
+impl TimedStore {
+    /// A unit of work with the span around it, from waiting for it to its end.
+    async fn timed(
+        &self,
+        timer: prometheus::HistogramTimer,
+        span: Span,
+        opening: impl Future<Output = Result<Box<dyn Work>>> + Send,
+    ) -> Result<Box<dyn Work>> {
+        match opening.instrument(span.clone()).await {
+            Ok(inner) => Ok(Box::new(TimedWork { inner, _timer: timer, _span: span })),
+            Err(error) => {
+                failed(&span, &error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The span of a unit of work.
+macro_rules! unit {
+    ($name:literal, $store:expr) => {
+        tracing::info_span!(target: SPANS, $name, otel.status_code = Empty, store.backend = $store.inner.name())
+    };
 }
 
 #[async_trait]
 impl Store for TimedStore {
     async fn read(&self, scope: &Scope) -> Result<Box<dyn Work>> {
-        let timer = self.load.start_timer();
-        Ok(Box::new(TimedWork { inner: self.inner.read(scope).await?, _timer: timer }))
+        let span = unit!("store.load", self);
+        self.timed(self.load.start_timer(), span, self.inner.read(scope)).await
     }
     async fn begin(&self, scope: &Scope) -> Result<Box<dyn Work>> {
-        let timer = self.save.start_timer();
-        Ok(Box::new(TimedWork { inner: self.inner.begin(scope).await?, _timer: timer }))
+        let span = unit!("store.save", self);
+        self.timed(self.save.start_timer(), span, self.inner.begin(scope)).await
     }
     async fn erase(&self, scope: &Scope) -> Result<Box<dyn Work>> {
-        let timer = self.save.start_timer();
-        Ok(Box::new(TimedWork { inner: self.inner.erase(scope).await?, _timer: timer }))
+        let span = unit!("store.erase", self);
+        self.timed(self.save.start_timer(), span, self.inner.erase(scope)).await
     }
     fn erasures(&self) -> &dyn Erasures {
         self.inner.erasures()
@@ -155,6 +274,9 @@ impl Store for TimedStore {
     }
     fn repeatable(&self) -> &dyn Repeatable {
         self.inner.repeatable()
+    }
+    fn backups(&self) -> &dyn Backups {
+        self.inner.backups()
     }
     async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>> {
         self.inner.scopes(after, limit).await
@@ -179,6 +301,13 @@ impl Store for TimedStore {
     }
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
+    }
+    fn pool(&self) -> Option<PoolUse> {
+        self.inner.pool()
+    }
+
+    async fn revision(&self) -> Result<Revision> {
+        self.inner.revision().await
     }
     fn name(&self) -> &'static str {
         self.inner.name()

@@ -366,7 +366,7 @@ async fn the_metrics_count_jobs() {
         assert!(ended.ends_with(" 1"), "{ended}");
         for (name, value) in [
             ("engramia_jobs_submitted_total{operation=\"aging\"}", "1"),
-            ("engramia_jobs_pending", "0"),
+            ("engramia_job_queue_depth", "0"),
             ("engramia_job_duration_seconds_count{operation=\"aging\"}", "1"),
             ("engramia_job_wait_seconds_count", "1"),
         ] {

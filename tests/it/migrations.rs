@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::support::app::{Setup, api_key, store_key};
 
 /// A directory as version 1 left it: with what `rows` puts there.
-async fn version_1(rows: &'static str) -> TempDir {
+pub async fn version_1(rows: &'static str) -> TempDir {
     let root = tempfile::tempdir().expect("a directory");
     let options = SqliteConnectOptions::new().filename(root.path().join("engramia.db")).create_if_missing(true);
     let mut connection = options.connect().await.expect("connected");
@@ -24,7 +24,7 @@ async fn version_1(rows: &'static str) -> TempDir {
 }
 
 /// A pattern that was learned three times with 8.0, in a memory beside that of the only key.
-const ROWS: &str = "
+pub const ROWS: &str = "
     insert into patterns values (7, 'default', 'second', 'patterns/x', 't', 'c', null, 'internal', 'api', null, null, 0,
         8.0, 0, 1000000, 1000000, 3.0, 24.0, x'00', x'00', null, null);
     insert into pattern_text (rowid, scope, task) values (7, 'none', 't');

@@ -51,7 +51,7 @@ fn scopes() -> [Scope; 3] {
 }
 
 /// A database with rows of every scope in every table.
-async fn furnished(database: &Database) -> TestApp {
+pub async fn furnished(database: &Database) -> TestApp {
     let secrets = ["key-0", "key-1", "key-2"];
     let setup = Setup::new().postgres(database).stored_keys().prepare(async |store: &dyn Store| {
         for (scope, secret) in scopes().into_iter().zip(secrets) {

@@ -8,6 +8,7 @@
 
 mod attention;
 mod characters;
+mod check;
 mod forward;
 mod kernels;
 mod math;
@@ -21,6 +22,7 @@ mod weights;
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
+pub use check::{Check, check};
 use forward::{Pass, Scratch};
 use kernels::Choice;
 use tokenizer::Tokenizer;

@@ -245,6 +245,7 @@ pub async fn webhook(State(state): State<AppState>, request: Request) -> Answer<
     let signature = request.headers().get("stripe-signature").cloned();
     let body = read_bytes(request, MAX_EVENT).await?;
     let signature = signature.as_ref().map(|value| value.to_str().unwrap_or_default());
-    let event_type = state.services.take_notice(&body, signature).await.map_err(Problem::from)?;
+    let taken = state.services.take_notice(&body, signature).await;
+    let event_type = taken.inspect_err(|error| state.metrics.notice_not_taken(error)).map_err(Problem::from)?;
     Ok(Json(NoticeResponse { status: "ok", event_type }))
 }

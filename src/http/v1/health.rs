@@ -48,7 +48,7 @@ pub struct DeepHealthResponse {
     version: &'static str,
     /// Time since start.
     uptime_seconds: f64,
-    /// By part: storage, llm, embedding.
+    /// By part: storage, llm, embedding, migration, stripe, redis.
     checks: BTreeMap<&'static str, CheckView>,
 }
 
@@ -62,12 +62,24 @@ pub struct CheckView {
     latency_ms: Option<f64>,
     /// What is wrong, without internals.
     error: Option<&'static str>,
+    /// Of `migration`: the schema that the database has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_revision: Option<i64>,
+    /// Of `migration`: the schema that this version needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_revision: Option<i64>,
 }
 
 impl DeepHealthResponse {
     fn new(health: DeepHealth, uptime: std::time::Duration) -> Self {
         let checks = health.checks.into_iter().map(|(name, check)| {
-            let view = CheckView { status: check.status.as_str(), latency_ms: check.latency_ms, error: check.error };
+            let view = CheckView {
+                status: check.status.as_str(),
+                latency_ms: check.latency_ms,
+                error: check.error,
+                current_revision: check.revision.map(|revision| revision.current),
+                expected_revision: check.revision.map(|revision| revision.expected),
+            };
             (name, view)
         });
         Self {
@@ -79,7 +91,7 @@ impl DeepHealthResponse {
     }
 }
 
-/// Deep health: probes storage, language model and embedding side by side, five seconds each.
+/// Deep health: probes storage, its schema, language model, embedding and payments side by side, five seconds each.
 #[utoipa::path(get, path = "/v1/health/deep", operation_id = "health_deep", tag = "service",
     responses((status = 200, body = DeepHealthResponse), Errors))]
 pub async fn health_deep(

@@ -106,7 +106,11 @@ impl Services {
             self.billing.bell.notify_one();
         }
         if is_new && notice.event.as_ref().is_some_and(|event| event.kind == PaymentKind::PaymentFailed) {
-            tracing::warn!("DUNNING_EVENT dunning_event=payment_failed tenant={tenant}");
+            tracing::warn!(
+                tenant_id = tenant,
+                dunning_event = "payment_failed",
+                "DUNNING_EVENT dunning_event=payment_failed tenant={tenant}"
+            );
         }
         Ok(linked)
     }

@@ -56,6 +56,9 @@ impl Services {
         .await?;
         if let Some(days_left) = days_left {
             tracing::warn!(
+                tenant_id = tenant,
+                dunning_event = "access_expiring_soon",
+                days_remaining = days_left,
                 "DUNNING_EVENT dunning_event=access_expiring_soon tenant={tenant} days_remaining={days_left}"
             );
         }

@@ -63,9 +63,14 @@ impl Breaker {
         Ok(Pass { breaker: self, is_probe, is_settled: false, at: now })
     }
 
-    /// Whether calls are refused, or one of them is a probe.
-    pub fn is_open(&self) -> bool {
-        !matches!(*self.lock(), State::Closed(_))
+    /// Whether calls are refused at `now`, or one of them is a probe.
+    pub fn is_open(&self, now: Instant) -> bool {
+        match *self.lock() {
+            State::Closed(_) => false,
+            // Then it waits for somebody to try.
+            State::Open(until) => now < until,
+            State::Probing => true,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -127,11 +132,13 @@ mod tests {
         fail(&breaker, now, FAILURES - 1);
         breaker.admit(now).expect("closed").answered();
         fail(&breaker, now, FAILURES - 1);
-        assert!(!breaker.is_open(), "not in a row");
+        assert!(!breaker.is_open(now), "not in a row");
         fail(&breaker, now, 1);
         assert_eq!(breaker.admit(now).err(), Some(OPEN_FOR));
 
+        assert!(breaker.is_open(now));
         now += OPEN_FOR;
+        assert!(!breaker.is_open(now), "whoever asks now is let through");
         let probe = breaker.admit(now).expect("half open");
         assert_eq!(breaker.admit(now).err(), Some(PROBING_RETRY), "one at a time");
         probe.failed(now);
@@ -140,9 +147,9 @@ mod tests {
         now += OPEN_FOR;
         drop(breaker.admit(now).expect("half open"));
         breaker.admit(now).expect("the dropped one said nothing").answered();
-        assert!(!breaker.is_open());
+        assert!(!breaker.is_open(now));
         fail(&breaker, now, FAILURES - 1);
-        assert!(!breaker.is_open(), "it counts anew");
+        assert!(!breaker.is_open(now), "it counts anew");
     }
 
     #[test]
@@ -153,6 +160,6 @@ mod tests {
         for (pass, answers) in late.into_iter().zip([true, false]) {
             if answers { pass.answered() } else { pass.failed(now) }
         }
-        assert!(breaker.is_open());
+        assert!(breaker.is_open(now));
     }
 }

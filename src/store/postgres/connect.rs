@@ -3,7 +3,6 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
@@ -15,6 +14,9 @@ const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
 /// How long the start waits for a database that is starting itself.
 const FIRST_WITHIN: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long a look at the database waits.
+const ONCE_WITHIN: Duration = Duration::from_secs(5);
+const NO_ANSWER: &str = "no answer at the address of ENGRAMIA_DATABASE_URL";
 /// How long the end waits for connections.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// Prepared statements that a connection keeps.
@@ -60,7 +62,13 @@ pub(super) fn single(settings: &Settings) -> Result<PgPool, StoreError> {
 
 /// The first connection, which waits for a database that is just starting.
 pub(super) async fn first(settings: &Settings) -> anyhow::Result<PgConnection> {
+    first_of(settings, None).await
+}
+
+/// The same to another database of the server.
+pub(super) async fn first_of(settings: &Settings, database: Option<&str>) -> anyhow::Result<PgConnection> {
     let options = options(&settings.url)?;
+    let options = database.map_or_else(|| options.clone(), |name| options.clone().database(name));
     let deadline = tokio::time::Instant::now() + FIRST_WITHIN;
     let mut waiting = false;
     loop {
@@ -72,17 +80,26 @@ pub(super) async fn first(settings: &Settings) -> anyhow::Result<PgConnection> {
                 }
                 tokio::time::sleep(FIRST_PAUSE).await;
             }
-            Err(error) => {
-                let advice = advice(&error);
-                return Err(error).with_context(|| format!("connecting to PostgreSQL: {advice}"));
-            }
+            Err(error) => return Err(refused(error)),
         }
     }
 }
 
+/// A connection now or never.
+pub(super) async fn once(settings: &Settings) -> anyhow::Result<PgConnection> {
+    let connecting = tokio::time::timeout(ONCE_WITHIN, options(&settings.url)?.connect()).await;
+    connecting.map_err(|_elapsed| anyhow::anyhow!("connecting to PostgreSQL: {NO_ANSWER}"))?.map_err(refused)
+}
+
+fn refused(error: sqlx::Error) -> anyhow::Error {
+    let advice = advice(&error);
+    anyhow::Error::new(error).context(format!("connecting to PostgreSQL: {advice}"))
+}
+
+/// Whether it may be there in a moment. Not even its name may be known before it runs.
 fn is_starting(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        sqlx::Error::Io(_) => true,
         error => code(error).as_deref() == Some("57P03"),
     }
 }
@@ -109,7 +126,7 @@ fn advice(error: &sqlx::Error) -> &'static str {
         Some("57P03") => "the server does not accept connections now",
         Some(_) => "the server refused",
         None if matches!(error, sqlx::Error::Tls(_)) => "TLS failed: see sslmode and sslrootcert",
-        None => "no answer at the address of ENGRAMIA_DATABASE_URL",
+        None => NO_ANSWER,
     }
 }
 

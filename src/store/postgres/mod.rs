@@ -8,6 +8,7 @@
 //! | `index.rs` | the in-memory index of a scope, kept fresh by the scope's revision |
 //! | `search.rs` | searches: in memory where the scope is loaded, else in SQL |
 //! | `ann.rs` | SQL search of scopes that no memory holds: partial HNSW indexes, and how well they do |
+//! | `tables.rs`, `backup.rs`, `restore.rs` | everything to a file, and from it |
 //! | `queue.rs` | jobs of all scopes, as workers see them |
 //! | `upkeep.rs` | what is done beside the requests |
 //! | the rest | one trait each |
@@ -15,6 +16,7 @@
 mod analytics;
 mod ann;
 mod audit;
+mod backup;
 mod billing;
 mod connect;
 mod copy;
@@ -25,12 +27,14 @@ mod feedback;
 mod governance;
 mod idempotency;
 mod index;
+mod inspect;
 mod jobs;
 mod keys;
 mod patterns;
 mod payments;
 mod projects;
 mod queue;
+mod restore;
 mod rows;
 mod schema;
 mod search;
@@ -38,11 +42,13 @@ mod skills;
 mod spend;
 mod statistics;
 mod subjects;
+mod tables;
 mod unit;
 mod upkeep;
 mod words;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use sqlx::postgres::PgListener;
@@ -54,11 +60,16 @@ use crate::compute::ComputePool;
 use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
 use crate::store::{
-    ApiKeys, Erasures, Inventory, JobQueue, PaymentFeed, Repeatable, Result, Store, Sweep, Totals, Unembedded, Work,
+    ApiKeys, Backups, Erasures, Inventory, JobQueue, PaymentFeed, PoolUse, Repeatable, Result, Revision, Store,
+    StoreError, Sweep, Totals, Unembedded, Work,
 };
 
+pub use backup::back_up;
 pub use connect::Settings;
+pub use inspect::inspect;
+pub use restore::{restore, verify};
 pub use schema::{migrate, version};
+pub use tables::TABLES;
 
 use ann::Ann;
 use index::Indexes;
@@ -76,6 +87,8 @@ pub struct PostgresStore {
 /// What units of work share.
 struct Inner {
     pool: PgPool,
+    /// Units of work that have asked the pool for a connection and have none yet.
+    waiting: Arc<AtomicU64>,
     /// The role that statements run as: not the owner, so that row-level security binds them; `none` stays who it is.
     role: &'static str,
     indexes: Indexes,
@@ -97,7 +110,8 @@ impl PostgresStore {
         drop(connection);
         let pool = connect::pool(settings)?;
         let indexes = Indexes::new(space, settings.search_memory_bytes);
-        let inner = Arc::new(Inner { pool, role, indexes, compute, turns: Turns::default(), ann });
+        let inner =
+            Arc::new(Inner { pool, waiting: Arc::default(), role, indexes, compute, turns: Turns::default(), ann });
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&inner)));
         Ok(Self { inner, upkeep, settings: settings.clone(), listener: Mutex::default() })
     }
@@ -144,6 +158,10 @@ impl Store for PostgresStore {
     }
 
     fn repeatable(&self) -> &dyn Repeatable {
+        self
+    }
+
+    fn backups(&self) -> &dyn Backups {
         self
     }
 
@@ -227,6 +245,15 @@ impl Store for PostgresStore {
         let mut transaction = self.inner.begin("begin read only").await?;
         sqlx::query("select 1").execute(&mut *transaction).await?;
         Ok(())
+    }
+
+    fn pool(&self) -> Option<PoolUse> {
+        Some(self.inner.pool_use())
+    }
+
+    async fn revision(&self) -> Result<Revision> {
+        let mut transaction = self.inner.begin("begin read only").await?;
+        schema::revision(&mut transaction).await.map_err(StoreError::Backend)
     }
 
     fn name(&self) -> &'static str {

@@ -12,7 +12,7 @@ use super::{PostgresStore, connect, rows};
 use crate::domain::job::{HeldJob, Submitter, Verdict};
 use crate::domain::{JobOperation, JobState, Scope, Timestamp};
 use crate::store::engine::{NOT_MINE_FOR, corrupt, count, small};
-use crate::store::{Claim, JobQueue, Pulse, Result};
+use crate::store::{COUNTED, Claim, JobQueue, Pulse, Result};
 
 #[async_trait]
 impl JobQueue for PostgresStore {
@@ -130,7 +130,10 @@ impl JobQueue for PostgresStore {
 
     async fn waiting(&self) -> Result<u64> {
         let mut transaction = self.inner.system().await?;
-        let row = sqlx::query("select count(*) from jobs where state = 'pending'").fetch_one(&mut *transaction).await?;
+        let row = sqlx::query("select count(*) from (select from jobs where state = 'pending' limit $1) waiting")
+            .bind(i64::from(COUNTED))
+            .fetch_one(&mut *transaction)
+            .await?;
         Ok(count(row.try_get(0)?))
     }
 

@@ -5,7 +5,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{PgConnection, Row, SqlSafeStr};
 
 use super::connect::{self, Settings};
-use crate::store::Schema;
+use crate::store::{Revision, Schema};
 
 /// Every migration in order; numbers are never used twice.
 fn migrations() -> Migrator {
@@ -39,8 +39,18 @@ pub async fn migrate(settings: &Settings) -> anyhow::Result<Schema> {
 
 /// Runs what is missing. Servers that start at once wait for each other.
 pub(super) async fn bring_up(connection: &mut PgConnection) -> anyhow::Result<Schema> {
-    let migrator = migrations();
-    let newest = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+    bring_to(connection, newest()).await
+}
+
+/// Version of this program's schema.
+pub(super) fn newest() -> i64 {
+    migrations().iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// Runs what is missing up to a version.
+pub(super) async fn bring_to(connection: &mut PgConnection, newest: i64) -> anyhow::Result<Schema> {
+    let wanted = migrations().iter().filter(|migration| migration.version <= newest).cloned().collect();
+    let migrator = Migrator::with_migrations(wanted);
     let before = version_of(connection).await?;
     anyhow::ensure!(
         before <= newest,
@@ -68,8 +78,13 @@ pub async fn version(settings: &Settings) -> anyhow::Result<i64> {
     version_of(&mut connect::first(settings).await?).await
 }
 
+/// The schema of an open database.
+pub(super) async fn revision(connection: &mut PgConnection) -> anyhow::Result<Revision> {
+    Ok(Revision { current: version_of(connection).await?, expected: newest() })
+}
+
 /// Version of the newest migration that has run; 0 before any.
-async fn version_of(connection: &mut PgConnection) -> anyhow::Result<i64> {
+pub(super) async fn version_of(connection: &mut PgConnection) -> anyhow::Result<i64> {
     let row = sqlx::query("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *connection).await?;
     if !row.try_get::<bool, _>(0)? {
         return Ok(0);

@@ -69,7 +69,8 @@ pub(super) async fn totals(connection: &mut PgConnection) -> Result<Totals> {
         "select coalesce(sum(patterns), 0)::bigint, coalesce(sum(runs), 0)::bigint, \
          coalesce(sum(successes), 0)::bigint, coalesce(sum(recalls), 0)::bigint, \
          coalesce(sum(recall_hits), 0)::bigint, \
-         avg((select round(avg(score)::numeric, 2)::double precision from unnest(recent_scores) score)) from scopes",
+         avg((select round(avg(score)::numeric, 2)::double precision from unnest(recent_scores) score)), \
+         count(*) filter (where recent_scores <> '{}') from scopes",
     )
     .fetch_one(connection)
     .await?;
@@ -80,6 +81,7 @@ pub(super) async fn totals(connection: &mut PgConnection) -> Result<Totals> {
         recalls: count(row.try_get(3)?),
         recall_hits: count(row.try_get(4)?),
         average_score: row.try_get(5)?,
+        scored: count(row.try_get(6)?),
         ann_recall: None,
     })
 }

@@ -13,8 +13,8 @@ use super::erasure::tenant_lock;
 use super::{Inner, connect};
 use crate::domain::{PatternId, Scope, text};
 use crate::store::{
-    Analytics, Audits, Billing, Copying, Erasure, Feedbacks, Jobs, Keys, Patterns, PaymentLedger, Projects, Result,
-    Retentions, Skills, Spend, Statistics, StoreError, SubjectRequests, Work,
+    Analytics, Audits, Billing, Copying, Erasure, Feedbacks, Jobs, Keys, Patterns, PaymentLedger, PoolUse, Projects,
+    Result, Retentions, Skills, Spend, Statistics, StoreError, SubjectRequests, Work,
 };
 
 /// Longest statement of a unit of work, in milliseconds.
@@ -95,17 +95,29 @@ impl Inner {
     /// To the end, even if the caller goes away: a transaction that has begun while nobody waited for it any more would
     /// stay open on its connection, and whoever gets that next would work in it.
     pub(super) async fn begin(&self, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
-        let pool = self.pool.clone();
+        let (pool, waiting) = (self.pool.clone(), Arc::clone(&self.waiting));
         let beginning = tokio::spawn(async move {
+            waiting.fetch_add(1, Ordering::Relaxed);
             let mut attempt = 0;
-            loop {
+            let outcome = loop {
                 match pool.begin_with(statement).await {
                     Err(error) if connect::is_broken(&error) && attempt < ATTEMPTS => attempt += 1,
-                    outcome => return outcome,
+                    outcome => break outcome,
                 }
-            }
+            };
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            outcome
         });
         Ok(beginning.await.map_err(|error| StoreError::Backend(error.into()))??)
+    }
+
+    /// What the pool is doing. Whoever begins while a connection is free does not wait.
+    pub(super) fn pool_use(&self) -> PoolUse {
+        let size = self.pool.options().get_max_connections();
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        let checked_out = self.pool.size().saturating_sub(idle).min(size);
+        let waiting = if checked_out < size { 0 } else { self.waiting.load(Ordering::Relaxed) };
+        PoolUse { size, checked_out, waiting }
     }
 
     /// A transaction in a scope, as the role of the application.

@@ -5,6 +5,7 @@
 
 mod analytics;
 mod audit;
+mod backup;
 mod billing;
 mod copy;
 mod erasure;
@@ -12,14 +13,17 @@ mod erasures;
 mod feed;
 mod feedback;
 mod files;
+mod fingerprint;
 mod governance;
 mod idempotency;
+mod inspect;
 mod jobs;
 mod keys;
 mod patterns;
 mod payments;
 mod projects;
 mod queue;
+mod restore;
 mod rows;
 mod schema;
 mod search;
@@ -31,7 +35,7 @@ mod vectors;
 mod writer;
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,13 +50,16 @@ use crate::domain::{PatternId, Scope, Timestamp};
 use crate::ports::Space;
 use crate::store::engine::{Change, ScopeIndex};
 use crate::store::{
-    Analytics, ApiKeys, Audits, Billing, Copying, Erasure, Erasures, Feedbacks, Inventory, JobQueue, Jobs, Keys,
-    Patterns, PaymentFeed, PaymentLedger, Projects, Repeatable, Result, Retentions, Schema, Skills, Spend, Statistics,
-    Store, StoreError, SubjectRequests, Sweep, Totals, Unembedded, Work,
+    Analytics, ApiKeys, Audits, Backups, Billing, Copying, Erasure, Erasures, Feedbacks, Inventory, JobQueue, Jobs,
+    Keys, Patterns, PaymentFeed, PaymentLedger, PoolUse, Projects, Repeatable, Result, Retentions, Revision, Schema,
+    Skills, Spend, Statistics, Store, StoreError, SubjectRequests, Sweep, Totals, Unembedded, Work,
 };
 
+pub use backup::back_up;
 use erasure::{Closed, Gate};
 pub use files::read_old_directory;
+pub use inspect::inspect;
+pub use restore::{Restored, restore, verify};
 use vectors::Indexes;
 use writer::{Turn, Writer};
 
@@ -69,6 +76,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The embedded store of one directory.
 pub struct SqliteStore {
+    root: PathBuf,
     writer: Writer,
     readers: SqlitePool,
     indexes: Arc<Indexes>,
@@ -100,7 +108,7 @@ impl SqliteStore {
             .context("opening the readers")?;
         let indexes = Arc::new(Indexes::new(space, pool(LOADERS).connect_lazy_with(options)));
         let writer = Writer::start(connection, Arc::clone(&indexes));
-        Ok(Self { writer, readers, indexes, compute, closed, lock })
+        Ok(Self { root: root.to_owned(), writer, readers, indexes, compute, closed, lock })
     }
 
     fn unit(&self, scope: &Scope, access: Access) -> Box<SqliteWork> {
@@ -134,8 +142,12 @@ pub async fn migrate(root: &Path) -> anyhow::Result<Schema> {
 }
 
 fn options(root: &Path) -> SqliteConnectOptions {
+    options_of(&root.join(DATABASE))
+}
+
+fn options_of(database: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
-        .filename(root.join(DATABASE))
+        .filename(database)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
@@ -233,6 +245,10 @@ impl Store for SqliteStore {
         self
     }
 
+    fn backups(&self) -> &dyn Backups {
+        self
+    }
+
     async fn scopes(&self, after: Option<&Scope>, limit: u32) -> Result<Vec<Scope>> {
         copy::scopes(&self.readers, after, limit).await
     }
@@ -300,6 +316,14 @@ impl Store for SqliteStore {
     async fn ping(&self) -> Result<()> {
         sqlx::query("select 1").execute(&self.readers).await?;
         Ok(())
+    }
+
+    fn pool(&self) -> Option<PoolUse> {
+        None
+    }
+
+    async fn revision(&self) -> Result<Revision> {
+        schema::revision(&mut *self.readers.acquire().await?).await.map_err(StoreError::Backend)
     }
 
     fn name(&self) -> &'static str {

@@ -9,7 +9,7 @@ use super::{SqliteStore, jobs, rows};
 use crate::domain::job::{HeldJob, Submitter, Verdict};
 use crate::domain::{JobOperation, JobState, Scope, Timestamp};
 use crate::store::engine::{NOT_MINE_FOR, corrupt, count, small};
-use crate::store::{Claim, JobQueue, Pulse, Result, Work};
+use crate::store::{COUNTED, Claim, JobQueue, Pulse, Result, Work};
 
 #[async_trait]
 impl JobQueue for SqliteStore {
@@ -129,7 +129,10 @@ impl JobQueue for SqliteStore {
     }
 
     async fn waiting(&self) -> Result<u64> {
-        let row = sqlx::query("select count(*) from jobs where state = 'pending'").fetch_one(&self.readers).await?;
+        let row = sqlx::query("select count(*) from (select 1 from jobs where state = 'pending' limit $1)")
+            .bind(COUNTED)
+            .fetch_one(&self.readers)
+            .await?;
         Ok(count(row.try_get(0)?))
     }
 

@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
-use sqlx::{SqlSafeStr, SqliteConnection};
+use sqlx::{Row, SqlSafeStr, SqliteConnection};
 
-use crate::store::Schema;
+use crate::store::{Revision, Schema};
 
 /// Where sqlx keeps what has run.
 const APPLIED: &str = "_sqlx_migrations";
@@ -34,18 +34,33 @@ fn migrations() -> Migrator {
 /// Runs what is missing.
 pub(super) async fn bring_up(connection: &mut SqliteConnection) -> anyhow::Result<Schema> {
     let bringing = async {
-        connection.ensure_migrations_table(APPLIED).await?;
-        let before = version(connection).await?;
+        let (before, newest) = (version_of(connection).await?, newest());
+        anyhow::ensure!(
+            before <= newest,
+            "the database has schema {before}, which is newer than this program's ({newest}): start a newer program"
+        );
         migrations().run(&mut *connection).await?;
-        anyhow::Ok(Schema { before, now: version(connection).await? })
+        anyhow::Ok(Schema { before, now: newest })
     };
-    bringing
-        .await
-        .context("bringing the database to this version's schema (one from a newer version is not understood)")
+    bringing.await.context("bringing the database to this version's schema")
+}
+
+/// Version of this program's schema.
+pub(super) fn newest() -> i64 {
+    migrations().iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// The schema of an open database.
+pub(super) async fn revision(connection: &mut SqliteConnection) -> anyhow::Result<Revision> {
+    Ok(Revision { current: version_of(connection).await?, expected: newest() })
 }
 
 /// Version of the newest migration that has run; 0 before any.
-async fn version(connection: &mut SqliteConnection) -> anyhow::Result<i64> {
+pub(super) async fn version_of(connection: &mut SqliteConnection) -> anyhow::Result<i64> {
+    let row = sqlx::query("select exists (select 1 from sqlite_schema where name = $1)").bind(APPLIED);
+    if !row.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
+        return Ok(0);
+    }
     let applied = connection.list_applied_migrations(APPLIED).await?;
     Ok(applied.iter().map(|migration| migration.version).max().unwrap_or(0))
 }

@@ -95,6 +95,7 @@ pub(super) async fn totals(connection: &mut SqliteConnection) -> Result<Totals> 
             scopes += 1;
         }
     }
+    totals.scored = scopes.into();
     totals.average_score = (scopes > 0).then(|| sum / f64::from(scopes));
     Ok(totals)
 }

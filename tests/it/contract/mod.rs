@@ -5,6 +5,7 @@
 
 mod analytics;
 mod audit;
+mod backups;
 mod billing;
 mod concurrency;
 mod copy;
@@ -286,6 +287,10 @@ macro_rules! contract_suite {
                     every_field_of_an_entry_comes_back, pages_are_filtered_and_go_back_in_time,
                     a_tenant_has_one_chain_and_a_project_its_pages, appends_at_once_make_one_chain,
                     a_dropped_unit_leaves_no_gap, tenants_with_a_log_are_listed,
+                ],
+                backups: [
+                    a_turn_is_taken_once_in_its_time, a_turn_that_nobody_ended_is_due_again_soon,
+                    of_many_at_once_one_has_the_turn,
                 ],
                 copy: [
                     whole_patterns_come_in_the_order_of_their_ids, counters_are_set, keys_are_put_in_place,

@@ -86,6 +86,7 @@ pub(super) async fn totals_cover_every_scope(db: Db) {
         recalls: 3,
         recall_hits: 2,
         average_score: Some((4.5 + 9.0) / 2.0),
+        scored: 2,
         ann_recall: None,
     };
     assert_eq!(db.store().totals().await.expect("read"), expected);

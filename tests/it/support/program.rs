@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -74,6 +74,7 @@ pub struct Server {
     address: SocketAddr,
     http: reqwest::Client,
     key: String,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// An answer, whatever it is.
@@ -112,19 +113,22 @@ impl Server {
         let mut process = command.spawn().expect("the program starts");
         let log = BufReader::new(process.stderr.take().expect("piped"));
         let (found, address) = mpsc::channel();
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&kept);
         // Reads to the end, so that the pipe never fills.
         std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 println!("server: {line}");
                 if let Some((_, rest)) = line.split_once("listening on http://") {
-                    let address = rest.split_whitespace().next().unwrap_or_default();
+                    let address = rest.split([' ', '"']).next().unwrap_or_default();
                     drop(found.send(address.parse()));
                 }
+                lines.lock().expect("no panic").push(line);
             }
         });
         let http = reqwest::Client::builder().timeout(LONG).build().expect("a client");
         // Whatever goes wrong from here on, the process ends with the test.
-        let mut server = Self { process, address: ([0, 0, 0, 0], 0).into(), http, key: KEY.to_owned() };
+        let mut server = Self { process, address: ([0, 0, 0, 0], 0).into(), http, key: KEY.to_owned(), log: kept };
         server.address = address.recv_timeout(LONG).expect("it says where it listens").expect("an address");
         server
     }
@@ -132,6 +136,11 @@ impl Server {
     /// Sends another key from now on.
     pub fn set_key(&mut self, key: &str) {
         key.clone_into(&mut self.key);
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic").clone()
     }
 
     /// Where it listens.
